@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: ((GPL-2.0 WITH Linux-syscall-note) OR BSD-3-Clause) */
+/* Do not edit directly, auto-generated from: */
+/*	Documentation/netlink/specs/dm-replicate.yaml */
+/* YNL-GEN uapi header */
+/* To regenerate run: scripts/ynl-regen */
+
+#ifndef _UAPI_LINUX_DM_REPLICATE_H
+#define _UAPI_LINUX_DM_REPLICATE_H
+
+#define DM_REPLICATE_FAMILY_NAME	"dm-replicate"
+#define DM_REPLICATE_FAMILY_VERSION	1
+
+#define DM_REPLICATE_NAME_MAX	31
+#define DM_REPLICATE_PATH_MAX	255
+#define DM_REPLICATE_ADDR_MAX	63
+#define DM_REPLICATE_SECRET_MAX	256
+
+/*
+ * What this host is in the group.
+ */
+enum dm_replicate_role {
+	DM_REPLICATE_ROLE_PRIMARY,
+	DM_REPLICATE_ROLE_SECONDARY,
+};
+
+/**
+ * enum dm_replicate_srl_policy - What happens to writes when the SRL itself
+ *   fails.
+ * @DM_REPLICATE_SRL_POLICY_FAIL: Writes end in EIO.
+ * @DM_REPLICATE_SRL_POLICY_BYPASS: Writes go on without the log, once that is
+ *   recorded durably.
+ */
+enum dm_replicate_srl_policy {
+	DM_REPLICATE_SRL_POLICY_FAIL,
+	DM_REPLICATE_SRL_POLICY_BYPASS,
+};
+
+/**
+ * enum dm_replicate_group_state - What the group does on this host.
+ * @DM_REPLICATE_GROUP_STATE_STARTING: The SRL is being opened and scanned.
+ * @DM_REPLICATE_GROUP_STATE_WAITING: At least one volume of the volume table
+ *   is not active yet.
+ * @DM_REPLICATE_GROUP_STATE_REPLAYING: Records of the log are being written to
+ *   the data devices.
+ * @DM_REPLICATE_GROUP_STATE_HOLDING: A starting primary holds its writes until
+ *   its links have answered, or start-wait has passed.
+ * @DM_REPLICATE_GROUP_STATE_ACTIVE: A primary takes writes; a secondary
+ *   receives and applies.
+ * @DM_REPLICATE_GROUP_STATE_TAKING_OVER: The secondary is becoming the
+ *   primary.
+ * @DM_REPLICATE_GROUP_STATE_FAILED: The log is closed; nothing more is
+ *   accepted until the group is added again.
+ */
+enum dm_replicate_group_state {
+	DM_REPLICATE_GROUP_STATE_STARTING,
+	DM_REPLICATE_GROUP_STATE_WAITING,
+	DM_REPLICATE_GROUP_STATE_REPLAYING,
+	DM_REPLICATE_GROUP_STATE_HOLDING,
+	DM_REPLICATE_GROUP_STATE_ACTIVE,
+	DM_REPLICATE_GROUP_STATE_TAKING_OVER,
+	DM_REPLICATE_GROUP_STATE_FAILED,
+};
+
+/**
+ * enum dm_replicate_replica_state - What the data of a secondary is worth.
+ * @DM_REPLICATE_REPLICA_STATE_NONE: Not a replica; this host is the primary.
+ * @DM_REPLICATE_REPLICA_STATE_EMPTY: Never synchronised.
+ * @DM_REPLICATE_REPLICA_STATE_CONSISTENT: A state that the primary was really
+ *   in.
+ * @DM_REPLICATE_REPLICA_STATE_INCONSISTENT: A synchronisation is not finished.
+ */
+enum dm_replicate_replica_state {
+	DM_REPLICATE_REPLICA_STATE_NONE,
+	DM_REPLICATE_REPLICA_STATE_EMPTY,
+	DM_REPLICATE_REPLICA_STATE_CONSISTENT,
+	DM_REPLICATE_REPLICA_STATE_INCONSISTENT,
+};
+
+/**
+ * enum dm_replicate_volume_state - What a volume does.
+ * @DM_REPLICATE_VOLUME_STATE_ABSENT: In the volume table, but no device-mapper
+ *   device is active.
+ * @DM_REPLICATE_VOLUME_STATE_PARKED: Active, its I/O waits for recovery or for
+ *   a starting primary's links.
+ * @DM_REPLICATE_VOLUME_STATE_REPLAYING: Its records of the log are being
+ *   written to its data device; I/O waits.
+ * @DM_REPLICATE_VOLUME_STATE_ACTIVE: Reads and writes are served.
+ * @DM_REPLICATE_VOLUME_STATE_REPLICA: Written by the applier; writes of
+ *   applications are refused.
+ * @DM_REPLICATE_VOLUME_STATE_SUSPENDED: Suspended by device-mapper.
+ * @DM_REPLICATE_VOLUME_STATE_FAILED: A write to the data device failed; new
+ *   writes fail until the volume is activated again.
+ */
+enum dm_replicate_volume_state {
+	DM_REPLICATE_VOLUME_STATE_ABSENT,
+	DM_REPLICATE_VOLUME_STATE_PARKED,
+	DM_REPLICATE_VOLUME_STATE_REPLAYING,
+	DM_REPLICATE_VOLUME_STATE_ACTIVE,
+	DM_REPLICATE_VOLUME_STATE_REPLICA,
+	DM_REPLICATE_VOLUME_STATE_SUSPENDED,
+	DM_REPLICATE_VOLUME_STATE_FAILED,
+};
+
+/**
+ * enum dm_replicate_mode - When a write completes.
+ * @DM_REPLICATE_MODE_ASYNC: Once it is in the local log.
+ * @DM_REPLICATE_MODE_RECEIVED: Once the peer also holds it in memory (network
+ *   acknowledgement).
+ * @DM_REPLICATE_MODE_LOGGED: Once it is also on the peer's stable storage
+ *   (data acknowledgement).
+ * @DM_REPLICATE_MODE_APPLIED: Once it is also on the peer's data devices.
+ */
+enum dm_replicate_mode {
+	DM_REPLICATE_MODE_ASYNC,
+	DM_REPLICATE_MODE_RECEIVED,
+	DM_REPLICATE_MODE_LOGGED,
+	DM_REPLICATE_MODE_APPLIED,
+};
+
+/**
+ * enum dm_replicate_on_disconnect - What a sync link does to writes while its
+ *   peer cannot be reached.
+ * @DM_REPLICATE_ON_DISCONNECT_ASYNC: They go on; the link returns to sync by
+ *   itself once it has caught up.
+ * @DM_REPLICATE_ON_DISCONNECT_FAIL: They end in EIO.
+ * @DM_REPLICATE_ON_DISCONNECT_FREEZE: They wait.
+ */
+enum dm_replicate_on_disconnect {
+	DM_REPLICATE_ON_DISCONNECT_ASYNC,
+	DM_REPLICATE_ON_DISCONNECT_FAIL,
+	DM_REPLICATE_ON_DISCONNECT_FREEZE,
+};
+
+/**
+ * enum dm_replicate_on_log_full - What happens when the log cannot hold the
+ *   records that an absent peer still needs.
+ * @DM_REPLICATE_ON_LOG_FULL_NEEDS_SYNC: The link stops following the log and
+ *   must be synchronised again.
+ * @DM_REPLICATE_ON_LOG_FULL_MAP: The link follows the change map only, and
+ *   returns by itself.
+ * @DM_REPLICATE_ON_LOG_FULL_STALL: Writers are paced, then wait.
+ * @DM_REPLICATE_ON_LOG_FULL_FAIL: Writes end in EIO.
+ */
+enum dm_replicate_on_log_full {
+	DM_REPLICATE_ON_LOG_FULL_NEEDS_SYNC,
+	DM_REPLICATE_ON_LOG_FULL_MAP,
+	DM_REPLICATE_ON_LOG_FULL_STALL,
+	DM_REPLICATE_ON_LOG_FULL_FAIL,
+};
+
+/**
+ * enum dm_replicate_link_state - What a link does.
+ * @DM_REPLICATE_LINK_STATE_IDLE: Not connected and not trying to; "link
+ *   connect" starts it.
+ * @DM_REPLICATE_LINK_STATE_CONNECTING: The primary tries to reach its peer;
+ *   the secondary listens.
+ * @DM_REPLICATE_LINK_STATE_HANDSHAKE: Connected; proofs, lineages and
+ *   positions are being compared.
+ * @DM_REPLICATE_LINK_STATE_CATCHING_UP: The log is being drained to the peer.
+ * @DM_REPLICATE_LINK_STATE_STREAMING: The peer is at the head of the log.
+ * @DM_REPLICATE_LINK_STATE_SYNCING: The data itself is being copied to the
+ *   peer.
+ * @DM_REPLICATE_LINK_STATE_LOGGING: Changes are recorded in the change map
+ *   only.
+ * @DM_REPLICATE_LINK_STATE_NEEDS_SYNC: The peer cannot be brought up to date
+ *   from the log; it waits for "sync".
+ * @DM_REPLICATE_LINK_STATE_PAUSED: Stopped by the administrator, and kept
+ *   stopped.
+ * @DM_REPLICATE_LINK_STATE_REFUSED: One of the two hosts refuses the other;
+ *   the reason says which and why.
+ */
+enum dm_replicate_link_state {
+	DM_REPLICATE_LINK_STATE_IDLE,
+	DM_REPLICATE_LINK_STATE_CONNECTING,
+	DM_REPLICATE_LINK_STATE_HANDSHAKE,
+	DM_REPLICATE_LINK_STATE_CATCHING_UP,
+	DM_REPLICATE_LINK_STATE_STREAMING,
+	DM_REPLICATE_LINK_STATE_SYNCING,
+	DM_REPLICATE_LINK_STATE_LOGGING,
+	DM_REPLICATE_LINK_STATE_NEEDS_SYNC,
+	DM_REPLICATE_LINK_STATE_PAUSED,
+	DM_REPLICATE_LINK_STATE_REFUSED,
+};
+
+/**
+ * enum dm_replicate_reason - Why a state is what it is; the text beside it
+ *   names the objects.
+ * @DM_REPLICATE_REASON_NONE: No reason to give; all is as it should be.
+ * @DM_REPLICATE_REASON_ADMIN: A command asked for it.
+ * @DM_REPLICATE_REASON_NOT_CONNECTED: Added, and never connected since.
+ * @DM_REPLICATE_REASON_UNREACHABLE: The peer's address cannot be reached, or
+ *   refuses the connection.
+ * @DM_REPLICATE_REASON_PEER_TIMEOUT: The peer did not answer in time.
+ * @DM_REPLICATE_REASON_RESET: The connection was closed or broke.
+ * @DM_REPLICATE_REASON_LISTEN_FAILED: The local address cannot be listened on.
+ * @DM_REPLICATE_REASON_AUTH: The peer does not prove that it knows the group's
+ *   secret.
+ * @DM_REPLICATE_REASON_VERSION: The peer speaks no protocol version that this
+ *   host speaks.
+ * @DM_REPLICATE_REASON_FEATURE: The peer needs a feature that this host does
+ *   not have.
+ * @DM_REPLICATE_REASON_UNKNOWN_LINK: The peer has no link of this name.
+ * @DM_REPLICATE_REASON_GROUP_MISMATCH: The peer's group of this name is
+ *   another group.
+ * @DM_REPLICATE_REASON_ROLE_CONFLICT: Both hosts have the same role.
+ * @DM_REPLICATE_REASON_VOLUME_MISSING: A volume is missing on one side.
+ * @DM_REPLICATE_REASON_VOLUME_TOO_SMALL: The peer's volume is smaller than the
+ *   primary's.
+ * @DM_REPLICATE_REASON_BLOCK_SIZE: The peer's volume has a larger logical
+ *   block size than the primary's.
+ * @DM_REPLICATE_REASON_FORKED: The histories of the two hosts have forked.
+ * @DM_REPLICATE_REASON_PEER_AHEAD: The peer has applied records that this host
+ *   does not have.
+ * @DM_REPLICATE_REASON_CHAIN: The histories have the same positions and
+ *   different contents.
+ * @DM_REPLICATE_REASON_NEVER_SYNCED: The peer has never been synchronised.
+ * @DM_REPLICATE_REASON_LOG_OVERRUN: The log no longer holds the records that
+ *   the peer needs.
+ * @DM_REPLICATE_REASON_PROTOCOL: The peer sent a message that makes no sense.
+ * @DM_REPLICATE_REASON_INTEGRITY: A checksum did not agree.
+ * @DM_REPLICATE_REASON_WAITING_VOLUMES: Volumes of the group are not active
+ *   yet.
+ * @DM_REPLICATE_REASON_START_WAIT: A starting primary waits for its links to
+ *   answer.
+ * @DM_REPLICATE_REASON_RECOVERY: The log is being scanned or replayed.
+ * @DM_REPLICATE_REASON_TAKEOVER: This host took over.
+ * @DM_REPLICATE_REASON_SYNC: A synchronisation is under way.
+ * @DM_REPLICATE_REASON_LOG_FAILED: Reading, writing or flushing the SRL
+ *   failed.
+ * @DM_REPLICATE_REASON_LOG_CORRUPT: A record that was proven durable cannot be
+ *   read back.
+ * @DM_REPLICATE_REASON_DATA_FAILED: Reading, writing or flushing a data device
+ *   failed.
+ * @DM_REPLICATE_REASON_NO_MEMORY: Memory could not be had.
+ * @DM_REPLICATE_REASON_STOPPING: The link or the group is being removed.
+ * @DM_REPLICATE_REASON_PEER_REFUSED: The peer refused this host; the text is
+ *   the peer's.
+ */
+enum dm_replicate_reason {
+	DM_REPLICATE_REASON_NONE,
+	DM_REPLICATE_REASON_ADMIN,
+	DM_REPLICATE_REASON_NOT_CONNECTED,
+	DM_REPLICATE_REASON_UNREACHABLE,
+	DM_REPLICATE_REASON_PEER_TIMEOUT,
+	DM_REPLICATE_REASON_RESET,
+	DM_REPLICATE_REASON_LISTEN_FAILED,
+	DM_REPLICATE_REASON_AUTH,
+	DM_REPLICATE_REASON_VERSION,
+	DM_REPLICATE_REASON_FEATURE,
+	DM_REPLICATE_REASON_UNKNOWN_LINK,
+	DM_REPLICATE_REASON_GROUP_MISMATCH,
+	DM_REPLICATE_REASON_ROLE_CONFLICT,
+	DM_REPLICATE_REASON_VOLUME_MISSING,
+	DM_REPLICATE_REASON_VOLUME_TOO_SMALL,
+	DM_REPLICATE_REASON_BLOCK_SIZE,
+	DM_REPLICATE_REASON_FORKED,
+	DM_REPLICATE_REASON_PEER_AHEAD,
+	DM_REPLICATE_REASON_CHAIN,
+	DM_REPLICATE_REASON_NEVER_SYNCED,
+	DM_REPLICATE_REASON_LOG_OVERRUN,
+	DM_REPLICATE_REASON_PROTOCOL,
+	DM_REPLICATE_REASON_INTEGRITY,
+	DM_REPLICATE_REASON_WAITING_VOLUMES,
+	DM_REPLICATE_REASON_START_WAIT,
+	DM_REPLICATE_REASON_RECOVERY,
+	DM_REPLICATE_REASON_TAKEOVER,
+	DM_REPLICATE_REASON_SYNC,
+	DM_REPLICATE_REASON_LOG_FAILED,
+	DM_REPLICATE_REASON_LOG_CORRUPT,
+	DM_REPLICATE_REASON_DATA_FAILED,
+	DM_REPLICATE_REASON_NO_MEMORY,
+	DM_REPLICATE_REASON_STOPPING,
+	DM_REPLICATE_REASON_PEER_REFUSED,
+};
+
+/**
+ * enum dm_replicate_sync_kind - How to make the peer equal.
+ * @DM_REPLICATE_SYNC_KIND_FULL: Copy everything.
+ * @DM_REPLICATE_SYNC_KIND_ASSUME_CLEAN: Copy nothing; both sides are known to
+ *   be equal.
+ * @DM_REPLICATE_SYNC_KIND_UPDATE: Copy the regions that differ or may differ.
+ * @DM_REPLICATE_SYNC_KIND_REVERSE: Copy from the peer to this host.
+ * @DM_REPLICATE_SYNC_KIND_STOP: Stop the synchronisation; the peer stays
+ *   inconsistent.
+ */
+enum dm_replicate_sync_kind {
+	DM_REPLICATE_SYNC_KIND_FULL,
+	DM_REPLICATE_SYNC_KIND_ASSUME_CLEAN,
+	DM_REPLICATE_SYNC_KIND_UPDATE,
+	DM_REPLICATE_SYNC_KIND_REVERSE,
+	DM_REPLICATE_SYNC_KIND_STOP,
+};
+
+/*
+ * How loud an event is.
+ */
+enum dm_replicate_severity {
+	DM_REPLICATE_SEVERITY_INFO,
+	DM_REPLICATE_SEVERITY_WARNING,
+	DM_REPLICATE_SEVERITY_CRITICAL,
+};
+
+/**
+ * enum dm_replicate_event_code - What happened.
+ * @DM_REPLICATE_EVENT_CODE_IN_SYNC: The link reached in-sync.
+ * @DM_REPLICATE_EVENT_CODE_LEFT_SYNC: The link left in-sync; sent before the
+ *   first write that this releases.
+ * @DM_REPLICATE_EVENT_CODE_NEEDS_SYNC: The peer can no longer be brought up to
+ *   date from the log.
+ * @DM_REPLICATE_EVENT_CODE_RECOVERED: The log was scanned and replayed after a
+ *   restart.
+ * @DM_REPLICATE_EVENT_CODE_FORKED: A peer with a forked history was met.
+ * @DM_REPLICATE_EVENT_CODE_BAD_PEER: A connection was dropped for what it
+ *   sent.
+ * @DM_REPLICATE_EVENT_CODE_INTEGRITY: A checksum did not agree; the record is
+ *   sent again.
+ */
+enum dm_replicate_event_code {
+	DM_REPLICATE_EVENT_CODE_GROUP_ADDED,
+	DM_REPLICATE_EVENT_CODE_GROUP_REMOVED,
+	DM_REPLICATE_EVENT_CODE_GROUP_CHANGED,
+	DM_REPLICATE_EVENT_CODE_GROUP_STATE,
+	DM_REPLICATE_EVENT_CODE_VOLUME_ADDED,
+	DM_REPLICATE_EVENT_CODE_VOLUME_REMOVED,
+	DM_REPLICATE_EVENT_CODE_VOLUME_STATE,
+	DM_REPLICATE_EVENT_CODE_LINK_ADDED,
+	DM_REPLICATE_EVENT_CODE_LINK_REMOVED,
+	DM_REPLICATE_EVENT_CODE_LINK_CHANGED,
+	DM_REPLICATE_EVENT_CODE_LINK_STATE,
+	DM_REPLICATE_EVENT_CODE_IN_SYNC,
+	DM_REPLICATE_EVENT_CODE_LEFT_SYNC,
+	DM_REPLICATE_EVENT_CODE_NEEDS_SYNC,
+	DM_REPLICATE_EVENT_CODE_SYNC_STARTED,
+	DM_REPLICATE_EVENT_CODE_SYNC_DONE,
+	DM_REPLICATE_EVENT_CODE_SYNC_STOPPED,
+	DM_REPLICATE_EVENT_CODE_REPLICA_STATE,
+	DM_REPLICATE_EVENT_CODE_TAKEOVER,
+	DM_REPLICATE_EVENT_CODE_RECOVERED,
+	DM_REPLICATE_EVENT_CODE_FORKED,
+	DM_REPLICATE_EVENT_CODE_BAD_PEER,
+	DM_REPLICATE_EVENT_CODE_INTEGRITY,
+	DM_REPLICATE_EVENT_CODE_LOG_FULL,
+	DM_REPLICATE_EVENT_CODE_LOG_FAILED,
+	DM_REPLICATE_EVENT_CODE_VOLUME_FAILED,
+};
+
+enum {
+	DM_REPLICATE_A_GROUP_NAME = 1,
+	DM_REPLICATE_A_GROUP_SRL,
+	DM_REPLICATE_A_GROUP_ROLE,
+	DM_REPLICATE_A_GROUP_SECRET,
+	DM_REPLICATE_A_GROUP_FORCE,
+	DM_REPLICATE_A_GROUP_SRL_POLICY,
+	DM_REPLICATE_A_GROUP_POOL_BYTES,
+	DM_REPLICATE_A_GROUP_COMMIT_INTERVAL_MS,
+	DM_REPLICATE_A_GROUP_COMMIT_BYTES,
+	DM_REPLICATE_A_GROUP_START_WAIT_MS,
+	DM_REPLICATE_A_GROUP_WINDOW_BYTES,
+	DM_REPLICATE_A_GROUP_UUID,
+	DM_REPLICATE_A_GROUP_HOST_ID,
+	DM_REPLICATE_A_GROUP_STATE,
+	DM_REPLICATE_A_GROUP_REASON,
+	DM_REPLICATE_A_GROUP_REASON_TEXT,
+	DM_REPLICATE_A_GROUP_GENERATION,
+	DM_REPLICATE_A_GROUP_EPOCH,
+	DM_REPLICATE_A_GROUP_HEAD_SEQ,
+	DM_REPLICATE_A_GROUP_WRITTEN_SEQ,
+	DM_REPLICATE_A_GROUP_COMMIT_SEQ,
+	DM_REPLICATE_A_GROUP_PUBLISHED_SEQ,
+	DM_REPLICATE_A_GROUP_APPLIED_SEQ,
+	DM_REPLICATE_A_GROUP_TAIL_SEQ,
+	DM_REPLICATE_A_GROUP_HORIZON_SEQ,
+	DM_REPLICATE_A_GROUP_RING_BYTES,
+	DM_REPLICATE_A_GROUP_RING_USED,
+	DM_REPLICATE_A_GROUP_POOL_USED,
+	DM_REPLICATE_A_GROUP_REPLICA_STATE,
+	DM_REPLICATE_A_GROUP_REPLICA_TEXT,
+	DM_REPLICATE_A_GROUP_TAKEOVER_TEXT,
+	DM_REPLICATE_A_GROUP_SINCE_NS,
+	DM_REPLICATE_A_GROUP_VOLUME,
+	DM_REPLICATE_A_GROUP_LINK,
+	DM_REPLICATE_A_GROUP_STATS,
+
+	__DM_REPLICATE_A_GROUP_MAX,
+	DM_REPLICATE_A_GROUP_MAX = (__DM_REPLICATE_A_GROUP_MAX - 1)
+};
+
+enum {
+	DM_REPLICATE_A_VOLUME_ID = 1,
+	DM_REPLICATE_A_VOLUME_NAME,
+	DM_REPLICATE_A_VOLUME_DM_DEV,
+	DM_REPLICATE_A_VOLUME_DATA_DEV,
+	DM_REPLICATE_A_VOLUME_SIZE_SECTORS,
+	DM_REPLICATE_A_VOLUME_LOGICAL_BLOCK,
+	DM_REPLICATE_A_VOLUME_STATE,
+	DM_REPLICATE_A_VOLUME_REASON,
+	DM_REPLICATE_A_VOLUME_REASON_TEXT,
+	DM_REPLICATE_A_VOLUME_SYNC_CURSOR,
+
+	__DM_REPLICATE_A_VOLUME_MAX,
+	DM_REPLICATE_A_VOLUME_MAX = (__DM_REPLICATE_A_VOLUME_MAX - 1)
+};
+
+enum {
+	DM_REPLICATE_A_LINK_GROUP = 1,
+	DM_REPLICATE_A_LINK_NAME,
+	DM_REPLICATE_A_LINK_LOCAL,
+	DM_REPLICATE_A_LINK_PEER,
+	DM_REPLICATE_A_LINK_MODE,
+	DM_REPLICATE_A_LINK_ON_DISCONNECT,
+	DM_REPLICATE_A_LINK_ON_LOG_FULL,
+	DM_REPLICATE_A_LINK_HEARTBEAT_MS,
+	DM_REPLICATE_A_LINK_PEER_TIMEOUT_MS,
+	DM_REPLICATE_A_LINK_WINDOW_BYTES,
+	DM_REPLICATE_A_LINK_FORCE,
+	DM_REPLICATE_A_LINK_SYNC_KIND,
+	DM_REPLICATE_A_LINK_STATE,
+	DM_REPLICATE_A_LINK_REASON,
+	DM_REPLICATE_A_LINK_REASON_TEXT,
+	DM_REPLICATE_A_LINK_SINCE_NS,
+	DM_REPLICATE_A_LINK_IN_SYNC,
+	DM_REPLICATE_A_LINK_PEER_HOST_ID,
+	DM_REPLICATE_A_LINK_SENT_SEQ,
+	DM_REPLICATE_A_LINK_RECEIVED_SEQ,
+	DM_REPLICATE_A_LINK_LOGGED_SEQ,
+	DM_REPLICATE_A_LINK_APPLIED_SEQ,
+	DM_REPLICATE_A_LINK_BEHIND_RECORDS,
+	DM_REPLICATE_A_LINK_BEHIND_BYTES,
+	DM_REPLICATE_A_LINK_BEHIND_MS,
+	DM_REPLICATE_A_LINK_RTT_US,
+	DM_REPLICATE_A_LINK_SYNC_DONE_BYTES,
+	DM_REPLICATE_A_LINK_SYNC_TOTAL_BYTES,
+	DM_REPLICATE_A_LINK_CONTACT_NS,
+	DM_REPLICATE_A_LINK_STATS,
+
+	__DM_REPLICATE_A_LINK_MAX,
+	DM_REPLICATE_A_LINK_MAX = (__DM_REPLICATE_A_LINK_MAX - 1)
+};
+
+enum {
+	DM_REPLICATE_A_GROUP_STATS_WRITES = 1,
+	DM_REPLICATE_A_GROUP_STATS_BYTES,
+	DM_REPLICATE_A_GROUP_STATS_BATCHES,
+	DM_REPLICATE_A_GROUP_STATS_LOG_BYTES,
+	DM_REPLICATE_A_GROUP_STATS_LOG_FLUSHES,
+	DM_REPLICATE_A_GROUP_STATS_DATA_WRITES,
+	DM_REPLICATE_A_GROUP_STATS_DATA_BYTES,
+	DM_REPLICATE_A_GROUP_STATS_DATA_FLUSHES,
+	DM_REPLICATE_A_GROUP_STATS_CHECKPOINTS,
+	DM_REPLICATE_A_GROUP_STATS_STALLS,
+	DM_REPLICATE_A_GROUP_STATS_MEMORY_READS,
+	DM_REPLICATE_A_GROUP_STATS_READ_BACKS,
+
+	__DM_REPLICATE_A_GROUP_STATS_MAX,
+	DM_REPLICATE_A_GROUP_STATS_MAX = (__DM_REPLICATE_A_GROUP_STATS_MAX - 1)
+};
+
+enum {
+	DM_REPLICATE_A_LINK_STATS_MESSAGES_SENT = 1,
+	DM_REPLICATE_A_LINK_STATS_MESSAGES_RECEIVED,
+	DM_REPLICATE_A_LINK_STATS_BYTES_SENT,
+	DM_REPLICATE_A_LINK_STATS_BYTES_RECEIVED,
+	DM_REPLICATE_A_LINK_STATS_CONNECTS,
+	DM_REPLICATE_A_LINK_STATS_RESETS,
+	DM_REPLICATE_A_LINK_STATS_CRC_ERRORS,
+	DM_REPLICATE_A_LINK_STATS_RESENDS,
+	DM_REPLICATE_A_LINK_STATS_DROPPED,
+
+	__DM_REPLICATE_A_LINK_STATS_MAX,
+	DM_REPLICATE_A_LINK_STATS_MAX = (__DM_REPLICATE_A_LINK_STATS_MAX - 1)
+};
+
+enum {
+	DM_REPLICATE_A_EVENT_GENERATION = 1,
+	DM_REPLICATE_A_EVENT_TIME_NS,
+	DM_REPLICATE_A_EVENT_GROUP,
+	DM_REPLICATE_A_EVENT_LINK,
+	DM_REPLICATE_A_EVENT_VOLUME,
+	DM_REPLICATE_A_EVENT_CODE,
+	DM_REPLICATE_A_EVENT_SEVERITY,
+	DM_REPLICATE_A_EVENT_REASON,
+	DM_REPLICATE_A_EVENT_TEXT,
+	DM_REPLICATE_A_EVENT_SEQ,
+
+	__DM_REPLICATE_A_EVENT_MAX,
+	DM_REPLICATE_A_EVENT_MAX = (__DM_REPLICATE_A_EVENT_MAX - 1)
+};
+
+enum {
+	DM_REPLICATE_CMD_GROUP_ADD = 1,
+	DM_REPLICATE_CMD_GROUP_DEL,
+	DM_REPLICATE_CMD_GROUP_GET,
+	DM_REPLICATE_CMD_GROUP_SET,
+	DM_REPLICATE_CMD_LINK_ADD,
+	DM_REPLICATE_CMD_LINK_DEL,
+	DM_REPLICATE_CMD_LINK_SET,
+	DM_REPLICATE_CMD_LINK_CONNECT,
+	DM_REPLICATE_CMD_LINK_DISCONNECT,
+	DM_REPLICATE_CMD_SYNC,
+	DM_REPLICATE_CMD_TAKEOVER,
+	DM_REPLICATE_CMD_EVENT,
+
+	__DM_REPLICATE_CMD_MAX,
+	DM_REPLICATE_CMD_MAX = (__DM_REPLICATE_CMD_MAX - 1)
+};
+
+#define DM_REPLICATE_MCGRP_EVENTS	"events"
+
+#endif /* _UAPI_LINUX_DM_REPLICATE_H */
