@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/genetlink.h>
+#include <net/netlink.h>
+
+struct sk_buff *replicate_helper_genlmsg_new(size_t payload, gfp_t flags)
+{
+	return genlmsg_new(payload, flags);
+}
+
+void replicate_helper_genlmsg_end(struct sk_buff *skb, void *hdr)
+{
+	genlmsg_end(skb, hdr);
+}
+
+void replicate_helper_genlmsg_cancel(struct sk_buff *skb, void *hdr)
+{
+	genlmsg_cancel(skb, hdr);
+}
+
+int replicate_helper_genlmsg_reply(struct sk_buff *skb, struct genl_info *info)
+{
+	return genlmsg_reply(skb, info);
+}
+
+/* Takes the buffer, also when it fails. */
+int replicate_helper_genlmsg_multicast(struct genl_family *family, struct sk_buff *skb,
+				       unsigned int group, gfp_t flags)
+{
+	return genlmsg_multicast(family, skb, 0, group, flags);
+}
+
+bool replicate_helper_genl_has_listeners(struct genl_family *family, unsigned int group)
+{
+	return genl_has_listeners(family, &init_net, group);
+}
+
+void replicate_helper_nlmsg_free(struct sk_buff *skb)
+{
+	nlmsg_free(skb);
+}
+
+struct nlattr *replicate_helper_nla_nest_start(struct sk_buff *skb, int type)
+{
+	return nla_nest_start(skb, type);
+}
+
+void replicate_helper_nla_nest_end(struct sk_buff *skb, struct nlattr *start)
+{
+	nla_nest_end(skb, start);
+}
+
+void replicate_helper_nla_nest_cancel(struct sk_buff *skb, struct nlattr *start)
+{
+	nla_nest_cancel(skb, start);
+}
+
+int replicate_helper_nla_put_uint(struct sk_buff *skb, int type, u64 value)
+{
+	return nla_put_uint(skb, type, value);
+}
+
+const struct genl_info *replicate_helper_genl_info_dump(struct netlink_callback *cb)
+{
+	return genl_info_dump(cb);
+}
+
+void replicate_helper_genl_dump_check_consistent(struct netlink_callback *cb, void *hdr)
+{
+	genl_dump_check_consistent(cb, hdr);
+}

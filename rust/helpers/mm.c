@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/file.h>
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+
+struct page *replicate_helper_alloc_page(gfp_t flags)
+{
+	return alloc_page(flags);
+}
+
+void replicate_helper_get_page(struct page *page)
+{
+	get_page(page);
+}
+
+void replicate_helper_put_page(struct page *page)
+{
+	put_page(page);
+}
+
+int replicate_helper_page_count(struct page *page)
+{
+	return page_count(page);
+}
+
+void *replicate_helper_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
+struct page *replicate_helper_zero_page(void)
+{
+	return ZERO_PAGE(0);
+}
+
+struct file *replicate_helper_get_file(struct file *file)
+{
+	return get_file(file);
+}
+
+unsigned int replicate_helper_memalloc_noio_save(void)
+{
+	return memalloc_noio_save();
+}
+
+void replicate_helper_memalloc_noio_restore(unsigned int flags)
+{
+	memalloc_noio_restore(flags);
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocation scopes: what memory allocation may do to make room.
+//!
+//! Process context. Whoever allocates on the I/O path stands in a [`NoioScope`], or reclaim could
+//! wait for the very I/O that waits for the memory.
+
+use crate::bindings as raw;
+use kernel::{prelude::*, types::NotThreadSafe};
+
+/// While alive, allocations of the current task behave as if `GFP_NOIO` was passed. Scopes nest.
+///
+/// # Invariants
+///
+/// `flags` was returned by `memalloc_noio_save()` on this task.
+pub struct NoioScope {
+    flags: c_uint,
+    _not_send: NotThreadSafe,
+}
+
+impl NoioScope {
+    /// Enters the scope.
+    #[must_use]
+    pub fn enter() -> Self {
+        // INVARIANT: The flags come from `memalloc_noio_save()`, and `Self` is not `Send`.
+        Self {
+            // SAFETY: No requirements.
+            flags: unsafe { raw::memalloc_noio_save() },
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for NoioScope {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, `flags` were saved on this task.
+        unsafe { raw::memalloc_noio_restore(self.flags) };
+    }
+}
+
+#[kunit_tests(replicate_linux_gfp)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_nest_and_are_left() {
+        let outer = NoioScope::enter();
+        assert_eq!(outer.flags, 0);
+        let inner = NoioScope::enter();
+        assert!(inner.flags != 0);
+        drop(inner);
+        drop(outer);
+        let again = NoioScope::enter();
+        assert_eq!(again.flags, 0);
+    }
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ground floor: safe abstractions over the C interfaces that the `kernel` crate does not wrap yet.
+//!
+//! This crate is the only place with `unsafe` code. It knows nothing of replication: block devices,
+//! bios, device-mapper targets, sockets, generic netlink, threads and pages are its nouns. Every
+//! room says at its top in which context its functions may be called.
+
+#[cfg(not(CONFIG_64BIT))]
+compile_error!("pages are reached through the linear map, which needs a 64-bit kernel");
+
+// What the `pr_*!` macros put in front of a message; the name of the module that this crate is in.
+#[allow(dead_code)]
+const __LOG_PREFIX: &[u8] = b"dm_replicate\0";
+
+mod bindings;
+
+pub mod clock;
+pub mod digest;
+pub mod errno;
+pub mod event;
+pub mod gfp;
+pub mod kthread;
+pub mod pages;
+pub mod random;
