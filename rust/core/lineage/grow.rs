@@ -229,15 +229,12 @@ mod tests {
 
     #[test]
     fn adopting_keeps_known_numbers() {
-        let mut theirs = Table::new();
         let mut ours = Table::new();
         assert_eq!(ours.push(1, 1), Ok(1));
         assert_eq!(ours.push(2, 10), Ok(2));
-        for (id, first) in [(1, 1), (3, 8), (4, 30)] {
-            assert!(theirs.push(id, first).is_ok());
-        }
-        let peer = theirs.edit();
-        let adopted = peer.as_lineage().and_then(|l| ours.edit().adopt(&l));
+        let theirs = [(1, 1), (3, 8), (4, 30)].map(|(id, first)| Entry::from(epoch(id, first)));
+        let peer = Lineage::new(Before::default(), &theirs);
+        let adopted = peer.and_then(|l| ours.edit().adopt(&l));
         assert_eq!(adopted, Ok(()));
         let edit = ours.edit();
         let l = edit.as_lineage().unwrap_or(Lineage::EMPTY);
