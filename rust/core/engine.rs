@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The engine of one group on one host: everything between a record's arrival and its checkpoint.
+//!
+//! One structure for both roles, because both do the same work: take records in order, log them,
+//! apply them below the commit point, checkpoint, free. They differ in where records come from (bios
+//! or the wire) and in what gates the applier. Takeover is therefore a change of role, not of machinery.
+//!
+//! The caller holds the group's order lock around every call, executes what the `plan_*` calls return
+//! and reports back. Nothing here waits. Rooms: [`log`](self::log) (log writes, flushes, completions), [`apply`]
+//! (rounds, region copies), [`checkpoint`], [`replica`] (what a secondary does more), [`position`] (links).
+//!
+//! # Order of events in a record's life, and who holds it back
+//!
+//! ```text
+//! admit -> log write -> [log flush] -> commit point -> data write -> data flush -> superblock -> space free
+//!            |              |             |                                          |
+//!            |              |             +-- no data write above it (A1)            +-- nor above any link's data ack (X6)
+//!            |              +-- a flush bio waits for it (X15)
+//!            +-- a plain write completes here, once in-sync links have acknowledged
+//! ```
+
+pub mod apply;
+pub mod checkpoint;
+pub mod log;
+pub mod position;
+pub mod replica;
+
+use crate::{
+    log::{
+        ring::Mark,
+        writer::Writer, //
+    },
+    order::{
+        applier::Applier,
+        gate::Gate,
+        window::{Slot, Window},
+        Store,
+    },
+    rules::{on, Rule},
+    units::{Chain, Op, Range, Record, Seq},
+};
+use position::Positions;
+use replica::Copies;
+
+/// The storage an engine works in.
+pub trait Memory {
+    /// Records in memory.
+    type Slots: Store<Slot>;
+    /// Place index.
+    type Heads: Store<Seq>;
+    /// Batches in the ring.
+    type Marks: Store<Mark>;
+}
+
+/// What a host is to its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Takes the application's writes.
+    Primary,
+    /// Takes records from a primary.
+    Secondary,
+}
+
+/// Where a host keeps what it was told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Log<I> {
+    /// A ring of records.
+    Ring(Writer<I>),
+    /// No ring: the superblock only.
+    NoRing(NoRing),
+}
+
+/// What a host without a ring knows durably.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NoRing {
+    /// Position in the durable superblock: the data ack never passes it.
+    pub durable: Seq,
+    /// Durable bound of what may have been written to the data volumes.
+    pub horizon: Seq,
+    /// After a crash: everything up to here must be in memory before anything is written again.
+    pub redo: Option<Seq>,
+    /// The redo flag is durable: from now on a crash leaves the replica inconsistent.
+    pub redo_durable: bool,
+}
+
+/// Why a write cannot be admitted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Full {
+    /// No slot in memory.
+    Window,
+    /// No space in the ring.
+    Ring,
+    /// The log has failed: nothing will be admitted any more.
+    Failed,
+    /// This host does not take writes now (secondary, or still replaying).
+    Role,
+}
+
+/// The engine. See the module.
+pub struct Engine<M: Memory> {
+    /// Records in memory.
+    pub window: Window<M::Slots, M::Heads>,
+    /// The log.
+    pub log: Log<M::Marks>,
+    /// Data volumes.
+    pub applier: Applier,
+    /// Links' positions.
+    pub positions: Positions,
+    /// Region copies under way to this host.
+    pub copies: Copies,
+    gate: Gate,
+    role: Role,
+    peer_commit: Seq,
+    quiesce: Option<Seq>,
+    /// Records up to here come from this host's own log and are loaded, not admitted.
+    recovered: Seq,
+}
+
+/// How a log was found when the engine starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Start {
+    /// Role of this host.
+    pub role: Role,
+    /// Everything up to here is durable on the data volumes.
+    pub applied: Seq,
+    /// Chain value after it.
+    pub chain: Chain,
+    /// Last record of the log (without a ring: the same as `applied`).
+    pub head: Seq,
+}
+
+impl<M: Memory> Engine<M> {
+    /// An engine after recovery: records `(applied, head]` are to be loaded with [`Self::load`] and applied.
+    pub fn new(
+        slots: M::Slots,
+        heads: M::Heads,
+        log: Log<M::Marks>,
+        positions: Positions,
+        start: Start,
+    ) -> Self {
+        // Everything recovered may have been seen complete by the application of the former life.
+        let published = if on(Rule::DependsOnAfterRecovery) {
+            start.head
+        } else {
+            Seq::NONE
+        };
+        Engine {
+            window: Window::new(slots, heads, start.applied, start.chain),
+            log,
+            applier: Applier::new(start.applied),
+            positions,
+            copies: Copies::default(),
+            gate: Gate::new(start.head, published),
+            role: start.role,
+            peer_commit: Seq::NONE,
+            quiesce: None,
+            recovered: start.head,
+        }
+    }
+
+    /// Role of this host.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Last record that has a seq on this host.
+    pub fn head(&self) -> Seq {
+        self.window.head().max(self.recovered)
+    }
+
+    /// Whether records of the former life are still to be loaded or applied.
+    pub fn is_replaying(&self) -> bool {
+        self.role == Role::Primary && self.applier.applied() < self.recovered
+    }
+
+    /// Next record that the caller must read from its own log and hand to [`Self::load`].
+    pub fn wants_load(&self) -> Option<Seq> {
+        let next = self.window.head().next();
+        (next <= self.recovered && self.window.has_room()).then_some(next)
+    }
+
+    /// A record of this host's own log, read back for replay.
+    pub fn load(&mut self, record: Record) -> bool {
+        if Some(record.seq) != self.wants_load() {
+            return false;
+        }
+        matches!(
+            self.window.place(record),
+            crate::order::window::Placed::InOrder
+        )
+    }
+
+    /// Gives an application write its place in the order, or says what is missing for it.
+    ///
+    /// Nothing changes when it fails.
+    pub fn admit(
+        &mut self,
+        op: Op,
+        range: Range,
+        fua: bool,
+        no_unmap: bool,
+        payload_crc: u32,
+        time_ns: u64,
+    ) -> Result<Seq, Full> {
+        if self.role != Role::Primary || self.window.head() < self.recovered {
+            return Err(Full::Role);
+        }
+        if !self.window.has_room() {
+            return Err(Full::Window);
+        }
+        let record = Record {
+            seq: self.window.head().next(),
+            op,
+            fua,
+            no_unmap,
+            range,
+            depends_on: self.gate.published(),
+            time_ns,
+            origin: 0,
+            payload_crc,
+        };
+        match &mut self.log {
+            Log::Ring(w) => {
+                if w.has_failed() {
+                    return Err(Full::Failed);
+                }
+                let cost = w.cost(&record);
+                if !w.ring.reserve(cost) {
+                    return Err(Full::Ring);
+                }
+            }
+            Log::NoRing(_) => return Err(Full::Role),
+        }
+        self.window.place(record);
+        Ok(record.seq)
+    }
+
+    /// Whether a record of this payload would find ring space and a slot.
+    pub fn has_room(&self, payload: u32) -> Result<(), Full> {
+        if !self.window.has_room() {
+            return Err(Full::Window);
+        }
+        match &self.log {
+            Log::Ring(w) => {
+                let cost = crate::log::batch::worst_case_bytes(payload, w.ring.block());
+                if w.has_failed() {
+                    Err(Full::Failed)
+                } else if w.ring.has_room(crate::units::Bytes(u64::from(cost))) {
+                    Ok(())
+                } else {
+                    Err(Full::Ring)
+                }
+            }
+            Log::NoRing(_) => Err(Full::Role),
+        }
+    }
+
+    /// Highest seq whose memory may be dropped: completed, applied, and not needed by an in-memory sender.
+    ///
+    /// `keep_from`: lowest seq that a reader of memory still holds (reads being overlaid, senders, when memory is not short).
+    pub fn retire(&mut self, keep_from: Seq) -> Seq {
+        let mut upto = self.applier.applied().min(keep_from.prev());
+        if let Log::Ring(w) = &self.log {
+            upto = upto.min(w.logged_head()).min(w.written_prefix());
+        }
+        if self.role == Role::Primary {
+            upto = upto.min(self.gate.completed());
+        }
+        if let Some((first, _)) = self.applier.round() {
+            upto = upto.min(first.prev());
+        }
+        self.window.retire(upto);
+        self.window.base()
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Apply rounds: what may go to the data volumes now.
+//!
+//! A primary applies up to its own commit point. A secondary applies up to the lower of its own and
+//! its primary's: what the primary could still lose must not be on the replica (P4). Without a ring
+//! the replica's own durability is `depends_on`: a record goes out only when everything that the
+//! application had seen complete before it is *flushed* here. Trace Y8 without that: W1(b0) applied,
+//! W2(b1, depends on W1) applied, power cut keeps only b1.
+
+use super::{Engine, Log, Memory, Role};
+use crate::{
+    rules::{on, Rule},
+    units::{Record, Seq},
+};
+
+/// What the applier must do before it can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Apply {
+    /// Write these records (but the superseded), in any order, and report [`Engine::round_done`].
+    Round {
+        /// First record.
+        first: Seq,
+        /// Last record.
+        last: Seq,
+    },
+    /// Without a ring: write a superblock with this horizon, and the redo flag where said, then report
+    /// [`Engine::horizon_durable`].
+    Horizon {
+        /// The bound to state.
+        horizon: Seq,
+        /// A redo begins.
+        redo: bool,
+    },
+    /// Without a ring: flush the data devices ([`Engine::data_flushed`]), somebody waits for what was written.
+    FlushData,
+}
+
+impl<M: Memory> Engine<M> {
+    /// Highest seq that may be applied by the rules of the role.
+    pub fn apply_limit(&self) -> Seq {
+        let mut limit = self.window.head();
+        if on(Rule::WriteAhead) {
+            if let Log::Ring(w) = &self.log {
+                limit = limit.min(w.commit_point());
+            }
+        }
+        if self.role == Role::Secondary && on(Rule::ApplyBelowPeerCommit) {
+            limit = limit.min(self.peer_commit);
+        }
+        if let Some(q) = self.quiesce {
+            limit = limit.min(q);
+        }
+        limit
+    }
+
+    /// What the applier does next, if anything.
+    pub fn plan_apply(&mut self) -> Option<Apply> {
+        if self.applier.round().is_some() {
+            return None;
+        }
+        let mut limit = self.apply_limit();
+        let mut may_supersede = true;
+        let mut needs = Seq::NONE;
+        if let Log::NoRing(n) = &mut self.log {
+            may_supersede = false;
+            if let Some(to) = n.redo.filter(|_| on(Rule::AtomicRedo)) {
+                // Nothing is redone before all of it is here, and the flag durable.
+                if self.window.head() < to || limit < to {
+                    return None;
+                }
+                if !n.redo_durable {
+                    return Some(Apply::Horizon {
+                        horizon: n.horizon,
+                        redo: true,
+                    });
+                }
+            }
+            if n.horizon <= self.applier.applied() && limit > n.horizon {
+                let step = (self.window.capacity() / 2).max(1);
+                return Some(Apply::Horizon {
+                    horizon: limit.min(n.horizon.plus(step)),
+                    redo: n.redo.is_some(),
+                });
+            }
+            limit = limit.min(n.horizon);
+        }
+        let in_redo = matches!(&self.log, Log::NoRing(n) if n.redo.is_some());
+        let no_ring = matches!(&self.log, Log::NoRing(_)) && self.role == Role::Secondary;
+        let base = if on(Rule::DependsOnDurable) {
+            self.applier.flushed()
+        } else {
+            self.applier.applied()
+        };
+        let copies = &self.copies;
+        let allow = |r: &Record| {
+            if copies.block(r) {
+                return false;
+            }
+            // A redo was declared: a crash in it makes the replica inconsistent, so order need not be kept inside.
+            if no_ring && !in_redo && on(Rule::DependsOn) && r.depends_on > base {
+                needs = r.depends_on;
+                return false;
+            }
+            true
+        };
+        if let Some((first, last)) =
+            self.applier
+                .plan(&mut self.window, limit, may_supersede, allow)
+        {
+            return Some(Apply::Round { first, last });
+        }
+        (needs > Seq::NONE && needs <= self.applier.applied()).then_some(Apply::FlushData)
+    }
+
+    /// The round ended. `ok`: every write of it succeeded.
+    pub fn round_done(&mut self, ok: bool) {
+        self.applier.round_done(ok);
+    }
+
+    /// A superblock with that horizon is durable.
+    pub fn horizon_durable(&mut self, horizon: Seq, redo: bool) {
+        if let Log::NoRing(n) = &mut self.log {
+            n.horizon = n.horizon.max(horizon);
+            n.redo_durable = redo && n.redo.is_some();
+        }
+    }
+
+    /// A flush of all data devices, begun when the applier was at `upto`, completed.
+    pub fn data_flushed(&mut self, upto: Seq) {
+        self.applier.data_flushed(upto);
+    }
+
+    /// Stops the applier at `seq` (no further than it is now); `None` lets it go on.
+    pub fn set_quiesce(&mut self, at: Option<Seq>) -> Seq {
+        let stop = match self.applier.round() {
+            Some((_, last)) => last,
+            None => self.applier.applied(),
+        };
+        self.quiesce = at.map(|s| s.max(stop));
+        self.quiesce.unwrap_or(stop)
+    }
+}

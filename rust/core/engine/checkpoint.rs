@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Checkpoints: how log space is given back.
+//!
+//! Data writes up to `d` complete -> flush of every data device -> superblock with the new tail,
+//! durable -> *only then* the space. Each step returns the proof that the next one takes, so that the
+//! order cannot be got wrong by the caller: [`Begun`] -> [`Flushed`] -> [`Update`] -> space.
+//!
+//! Trace X5 without the flush: W1 applied (device cache), tail moves past it, power cut: W1 is nowhere.
+//! Trace X6 with the network ack instead of the data ack: the peer holds W1 in memory only, the tail
+//! moves, both hosts lose power: the peer never gets W1, the primary has it.
+
+use super::{Engine, Log, Memory, Role};
+use crate::{
+    log::ring::Mark,
+    rules::{on, Rule},
+    units::Seq,
+};
+
+/// Data writes up to `upto` are complete; the data devices are to be flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Begun {
+    upto: Seq,
+}
+
+/// Everything up to `upto` is durable on the data devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flushed {
+    upto: Seq,
+}
+
+/// What the superblock must say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Update {
+    /// Everything up to here is on the data volumes.
+    pub applied: Seq,
+    /// The commit point.
+    pub commit: Seq,
+    /// Where the scan starts (`None`: no ring, or unchanged).
+    pub tail: Option<Mark>,
+    /// Without a ring: a redo ended, the flag goes.
+    pub redo_ended: bool,
+}
+
+impl<M: Memory> Engine<M> {
+    /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`].
+    pub fn checkpoint_begin(&self) -> Begun {
+        Begun {
+            upto: self.applier.clean(),
+        }
+    }
+
+    /// The data devices were flushed after [`Self::checkpoint_begin`].
+    pub fn checkpoint_flushed(&mut self, begun: Begun) -> Flushed {
+        self.applier.data_flushed(begun.upto);
+        Flushed { upto: begun.upto }
+    }
+
+    /// What the superblock must say now.
+    pub fn checkpoint_update(&mut self, flushed: Flushed) -> Update {
+        let mut redo_ended = false;
+        let tail = match &mut self.log {
+            Log::Ring(w) => {
+                let mut keep = flushed.upto.min(w.commit_point());
+                if self.role == Role::Primary {
+                    keep = keep.min(self.positions.tail_limit(w.commit_point()));
+                }
+                w.index.find(keep.next())
+            }
+            Log::NoRing(n) => {
+                redo_ended = n.redo.is_some_and(|to| flushed.upto >= to);
+                None
+            }
+        };
+        Update {
+            applied: flushed.upto,
+            commit: self.commit(),
+            tail,
+            redo_ended,
+        }
+    }
+
+    /// The superblock that says so is durable: the space before the tail is free.
+    pub fn checkpoint_done(&mut self, update: Update) {
+        match &mut self.log {
+            Log::Ring(w) => {
+                if let Some(mark) = update.tail {
+                    w.index.advance_to(mark.first);
+                    w.ring.free_to(mark.place);
+                }
+            }
+            Log::NoRing(n) => {
+                n.durable = n.durable.max(update.applied);
+                if update.redo_ended {
+                    n.redo = None;
+                    n.redo_durable = false;
+                }
+            }
+        }
+    }
+
+    /// Whether a checkpoint would free space or raise an acknowledgement.
+    pub fn checkpoint_useful(&self) -> bool {
+        match &self.log {
+            Log::Ring(w) => {
+                let mut keep = self.applier.clean().min(w.commit_point());
+                if self.role == Role::Primary {
+                    keep = keep.min(self.positions.tail_limit(w.commit_point()));
+                }
+                w.index
+                    .find(keep.next())
+                    .is_some_and(|m| m.place > w.ring.tail())
+                    || self.applier.clean() > self.applier.flushed()
+            }
+            Log::NoRing(n) => self.applier.clean() > n.durable,
+        }
+    }
+
+    /// Whether the caller must flush the data devices in a checkpoint: always, but in a mutation.
+    pub fn must_flush_data() -> bool {
+        on(Rule::CheckpointFlush)
+    }
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where each link is, as far as the log and the application's writes are concerned.
+//!
+//! Two phases: the network ack releases writers, only the data ack (or a durable `needs-sync`) frees log
+//! space. A data ack above the commit point neither frees nor persists: after a crash the primary would
+//! not know the record it claims.
+
+use crate::{
+    group::Mode,
+    rules::{on, Rule},
+    units::Seq,
+};
+
+/// Links in a group at most.
+pub const MAX_LINKS: usize = 32;
+
+/// Number of a link within its group on this host: its slot in the superblock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u8);
+
+/// One link's positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// What completes writes while in-sync.
+    pub mode: Mode,
+    /// Held in the peer's memory, this session.
+    pub received: Seq,
+    /// On the peer's stable storage, this session.
+    pub logged: Seq,
+    /// On the peer's volumes, this session.
+    pub applied: Seq,
+    /// On the peer's stable storage and below our commit point, ever: what the log must keep is above it.
+    pub kept: Seq,
+    /// Writers wait for this link.
+    pub in_sync: bool,
+    /// The log does not hold what this link needs; it pins nothing.
+    pub needs_sync: bool,
+}
+
+/// All links' positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Positions {
+    links: [Option<Position>; MAX_LINKS],
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        Positions {
+            links: [None; MAX_LINKS],
+        }
+    }
+}
+
+impl Positions {
+    /// The link, if it is there.
+    pub fn get(&self, id: LinkId) -> Option<&Position> {
+        self.links.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// Every link.
+    pub fn iter(&self) -> impl Iterator<Item = (LinkId, &Position)> {
+        (0u8..)
+            .zip(self.links.iter())
+            .filter_map(|(i, l)| l.as_ref().map(|l| (LinkId(i), l)))
+    }
+
+    /// Adds or replaces a link; `kept`: its durable position, or `None` where it needs a sync first.
+    pub fn set(&mut self, id: LinkId, mode: Mode, kept: Option<Seq>) {
+        if let Some(l) = self.links.get_mut(usize::from(id.0)) {
+            *l = Some(Position {
+                mode,
+                received: Seq::NONE,
+                logged: Seq::NONE,
+                applied: Seq::NONE,
+                kept: kept.unwrap_or(Seq::NONE),
+                in_sync: false,
+                needs_sync: kept.is_none(),
+            });
+        }
+    }
+
+    /// Removes a link: it pins and gates nothing any more.
+    pub fn remove(&mut self, id: LinkId) {
+        if let Some(l) = self.links.get_mut(usize::from(id.0)) {
+            *l = None;
+        }
+    }
+
+    fn get_mut(&mut self, id: LinkId) -> Option<&mut Position> {
+        self.links.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    /// Changes the mode. Leaving in-sync is the caller's event to send first.
+    pub fn set_mode(&mut self, id: LinkId, mode: Mode) {
+        if let Some(l) = self.get_mut(id) {
+            l.mode = mode;
+            l.in_sync = false;
+        }
+    }
+
+    /// A session began: acknowledgements start from what its handshake stated, they may go down.
+    pub fn session(&mut self, id: LinkId, received: Seq, logged: Seq, applied: Seq) {
+        if let Some(l) = self.get_mut(id) {
+            (l.received, l.logged, l.applied) = (received, logged, applied);
+            l.in_sync = false;
+        }
+    }
+
+    /// The session ended; writers no longer wait for the link. Returns whether it was in-sync: then an
+    /// event must be sent *before* the next release.
+    pub fn disconnected(&mut self, id: LinkId) -> bool {
+        match self.get_mut(id) {
+            Some(l) => core::mem::replace(&mut l.in_sync, false),
+            None => false,
+        }
+    }
+
+    /// An acknowledgement of this session. Returns `true` when the link became in-sync by it.
+    pub fn acknowledged(
+        &mut self,
+        id: LinkId,
+        (received, logged, applied): (Seq, Seq, Seq),
+        head: Seq,
+        commit: Seq,
+    ) -> bool {
+        let Some(l) = self.get_mut(id) else {
+            return false;
+        };
+        l.received = l.received.max(received);
+        l.logged = l.logged.max(logged);
+        l.applied = l.applied.max(applied);
+        let data = if on(Rule::TailOnDataAck) {
+            l.logged
+        } else {
+            l.received
+        };
+        l.kept = l.kept.max(data.min(commit));
+        if !l.in_sync && l.mode != Mode::Async && !l.needs_sync && l.level() >= head {
+            l.in_sync = true;
+            return true;
+        }
+        false
+    }
+
+    /// The log no longer keeps anything for this link (durable with the next superblock).
+    pub fn set_needs_sync(&mut self, id: LinkId) {
+        if let Some(l) = self.get_mut(id) {
+            l.needs_sync = true;
+            l.in_sync = false;
+        }
+    }
+
+    /// A sync began, or equality was declared: the log keeps everything above `from`.
+    pub fn synced_from(&mut self, id: LinkId, from: Seq) {
+        if let Some(l) = self.get_mut(id) {
+            l.needs_sync = false;
+            l.kept = from;
+            (l.received, l.logged, l.applied) = (from, from, from);
+        }
+    }
+
+    /// After a crash nothing above `head` was ever told to anybody by this history.
+    pub fn cut(&mut self, head: Seq) {
+        if !on(Rule::CutPositions) {
+            return;
+        }
+        for l in self.links.iter_mut().flatten() {
+            l.kept = l.kept.min(head);
+        }
+    }
+
+    /// How far writes may complete as far as in-sync links are concerned.
+    pub fn sync_limit(&self) -> Seq {
+        self.links
+            .iter()
+            .flatten()
+            .filter(|l| l.in_sync)
+            .map(Position::level)
+            .min()
+            .unwrap_or(Seq(u64::MAX))
+    }
+
+    /// What the log must keep starts above this.
+    pub fn tail_limit(&self, commit: Seq) -> Seq {
+        self.links
+            .iter()
+            .flatten()
+            .filter(|l| !l.needs_sync)
+            .map(|l| l.kept.min(commit))
+            .min()
+            .unwrap_or(commit)
+    }
+
+    /// The link that pins the tail: the one to give up when the log is full.
+    pub fn most_behind(&self) -> Option<LinkId> {
+        self.iter()
+            .filter(|(_, l)| !l.needs_sync)
+            .min_by_key(|(_, l)| l.kept)
+            .map(|(id, _)| id)
+    }
+}
+
+impl Position {
+    /// The acknowledgement that this link's mode waits for.
+    pub fn level(&self) -> Seq {
+        match self.mode {
+            Mode::Async => Seq(u64::MAX),
+            Mode::Received => self.received,
+            Mode::Logged => self.logged,
+            Mode::Applied => self.applied,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a secondary does more: take records from the wire, acknowledge, place region copies, take over.
+
+use super::{Engine, Log, Memory, Role};
+use crate::{
+    log::ring::Place,
+    order::window::Placed,
+    rules::{on, Rule},
+    units::{Bytes, Chain, Range, Record, Seq},
+};
+
+/// What a secondary tells its primary: three cumulative positions of this session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Acks {
+    /// In memory without a gap (network ack).
+    pub received: Seq,
+    /// On stable storage (data ack).
+    pub logged: Seq,
+    /// On the volumes.
+    pub applied: Seq,
+}
+
+/// Region copies that wait for their turn at most.
+pub const MAX_COPIES: usize = 4;
+
+/// A region copy as an item of the stream: after `after`, before every later record that overlaps it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Copy {
+    /// Number of the item, from 1.
+    pub item: u64,
+    /// The record it follows.
+    pub after: Seq,
+    /// What it covers.
+    pub range: Range,
+}
+
+/// Copies that arrived and are not written yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Copies {
+    waiting: [Option<Copy>; MAX_COPIES],
+    /// Items up to here were written to the data volumes.
+    pub written: u64,
+}
+
+impl Copies {
+    /// Whether `record` must wait for a copy that precedes it.
+    pub fn block(&self, record: &Record) -> bool {
+        self.waiting
+            .iter()
+            .flatten()
+            .any(|c| c.after < record.seq && c.range.overlaps(&record.range))
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.iter().all(Option::is_none)
+    }
+}
+
+impl<M: Memory> Engine<M> {
+    /// A record arrived, in any order.
+    pub fn receive(&mut self, record: Record) -> Placed {
+        if self.role != Role::Secondary || record.seq <= self.recovered {
+            return Placed::Duplicate;
+        }
+        if let Log::Ring(w) = &mut self.log {
+            if self.window.holds(record.seq) || record.seq <= self.window.head() {
+                return Placed::Duplicate;
+            }
+            // Space for early arrivals is taken at once: what was acknowledged is never dropped for want of it.
+            let cost = w.cost(&record);
+            if !w.ring.reserve(cost) {
+                return Placed::Beyond;
+            }
+            let placed = self.window.place(record);
+            if matches!(placed, Placed::Beyond | Placed::Duplicate) {
+                w.ring.unreserve(cost);
+            }
+            return placed;
+        }
+        self.window.place(record)
+    }
+
+    /// The primary's commit point as a message of this session told it; never moves back in a session.
+    pub fn set_peer_commit(&mut self, commit: Seq) {
+        self.peer_commit = self.peer_commit.max(commit);
+    }
+
+    /// The primary's commit point as far as it is known.
+    pub fn peer_commit(&self) -> Seq {
+        self.peer_commit
+    }
+
+    /// What may be acknowledged now.
+    pub fn acks(&self) -> Acks {
+        let applied = self.applier.clean();
+        match &self.log {
+            Log::Ring(w) => {
+                let logged = if on(Rule::FlushBeforeDataAck) {
+                    w.commit_point()
+                } else {
+                    w.written_prefix()
+                };
+                Acks {
+                    received: self.head(),
+                    logged,
+                    applied: applied.min(w.commit_point()),
+                }
+            }
+            Log::NoRing(n) => {
+                let durable = if !on(Rule::FlushBeforeDataAck) {
+                    applied
+                } else if on(Rule::AckBelowSuperblock) {
+                    n.durable
+                } else {
+                    self.applier.flushed()
+                };
+                Acks {
+                    received: self.head(),
+                    logged: durable,
+                    applied: durable,
+                }
+            }
+        }
+    }
+
+    /// Whether a seq above `fork` may already be on the data volumes: then this replica is ahead of that history.
+    pub fn applied_bound(&self) -> Seq {
+        let submitted = match self.applier.round() {
+            Some((_, last)) => last,
+            None => self.applier.applied(),
+        };
+        match &self.log {
+            Log::Ring(_) => submitted,
+            Log::NoRing(n) => submitted.max(n.horizon),
+        }
+    }
+
+    /// Whether the log holds records above `fork`: then the caller scans it again under the new lineage,
+    /// to learn where it ends, and hands that place to [`Self::truncate`].
+    pub fn must_rescan(&self, fork: Seq) -> bool {
+        matches!(&self.log, Log::Ring(w) if w.logged_head() > fork)
+    }
+
+    /// A new lineage, durable by now, says that nothing above `fork` ever was. No log write may be in flight.
+    ///
+    /// Returns `false` when records above `fork` were applied: the caller must have refused before.
+    pub fn truncate(&mut self, fork: Seq, place: Option<Place>) -> bool {
+        if !on(Rule::TruncateAtFork) {
+            return true;
+        }
+        if self.applied_bound() > fork {
+            return false;
+        }
+        let mut unlogged = Bytes(0);
+        if let Log::Ring(w) = &self.log {
+            let mut seq = w.logged_head().next();
+            let end = self.window.base().plus(self.window.capacity());
+            while seq <= end {
+                if let Some(record) = self.window.held(seq) {
+                    if seq > fork {
+                        unlogged = unlogged.plus(w.cost(&record));
+                    }
+                }
+                seq = seq.next();
+            }
+        }
+        self.recovered = self.recovered.min(fork);
+        self.window.truncate(fork);
+        if let Log::Ring(w) = &mut self.log {
+            w.truncate(fork, place, unlogged);
+        }
+        self.peer_commit = self.peer_commit.min(fork);
+        true
+    }
+
+    /// A new session begins: forgets early arrivals and what the former one said of the commit point.
+    pub fn session_began(&mut self) {
+        let head = self.window.head();
+        let fork = if self.head() > head { self.head() } else { head };
+        self.peer_commit = Seq::NONE;
+        if self.window.head() == self.head() {
+            self.truncate_early(fork);
+        }
+        self.copies = Copies::default();
+    }
+
+    fn truncate_early(&mut self, head: Seq) {
+        if let Log::Ring(w) = &mut self.log {
+            let end = self.window.base().plus(self.window.capacity());
+            let mut seq = head.next();
+            while seq <= end {
+                if let Some(record) = self.window.held(seq) {
+                    let cost = w.cost(&record);
+                    w.ring.unreserve(cost);
+                }
+                seq = seq.next();
+            }
+        }
+        self.window.truncate(head);
+    }
+
+    /// Forgets everything and starts at `seq`: a sync begins there, or equality at `seq` was declared.
+    pub fn restart_at(&mut self, seq: Seq, chain: Chain) {
+        self.window.reset(seq, chain);
+        self.applier.jump(seq);
+        self.recovered = seq;
+        self.peer_commit = seq;
+        self.copies = Copies::default();
+        match &mut self.log {
+            Log::Ring(w) => w.restart_at(seq),
+            Log::NoRing(n) => {
+                *n = super::NoRing {
+                    durable: seq,
+                    horizon: seq,
+                    redo: None,
+                    redo_durable: false,
+                }
+            }
+        }
+    }
+
+    /// A region copy arrived. `false`: no room, or out of turn; the session must end.
+    pub fn copy_arrived(&mut self, copy: Copy) -> bool {
+        if copy.item <= self.copies.written {
+            return true;
+        }
+        match self.copies.waiting.iter_mut().find(|c| c.is_none()) {
+            Some(place) => {
+                *place = Some(copy);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A copy whose turn has come: all records up to `after` are here, those that overlap it are written.
+    pub fn next_copy(&self) -> Option<Copy> {
+        if self.applier.round().is_some() {
+            return None;
+        }
+        let ready = |c: &&Copy| {
+            c.item == self.copies.written.saturating_add(1)
+                && self.head() >= c.after
+                && self
+                    .window
+                    .newest_overlap(&c.range, self.applier.applied(), c.after)
+                    .is_none()
+        };
+        self.copies.waiting.iter().flatten().find(ready).copied()
+    }
+
+    /// That copy was written to its data volume.
+    pub fn copy_written(&mut self, item: u64) {
+        for c in &mut self.copies.waiting {
+            if c.is_some_and(|c| c.item == item) {
+                *c = None;
+            }
+        }
+        self.copies.written = self.copies.written.max(item);
+    }
+
+    /// First step of a takeover, after all sessions are closed: cuts at the gap-free end `T` and returns it.
+    ///
+    /// With a ring the caller then logs and flushes up to it; without one it applies and flushes (unless
+    /// a redo has not begun: then the image is used as it is and `T` is the applied position).
+    pub fn takeover_begin(&mut self) -> Seq {
+        let end = match &self.log {
+            Log::NoRing(n) if n.redo.is_some() && !n.redo_durable => self.applier.applied(),
+            _ => self.head(),
+        };
+        self.truncate_early(end.max(self.window.head().min(end)));
+        self.peer_commit = Seq(u64::MAX);
+        self.demand(end);
+        end
+    }
+
+    /// Whether everything up to `end` is as durable as a takeover needs.
+    pub fn takeover_ready(&self, end: Seq) -> bool {
+        match &self.log {
+            Log::Ring(w) => w.commit_point() >= end,
+            Log::NoRing(_) => self.applier.flushed() >= end,
+        }
+    }
+
+    /// Last step, once the superblock with the new epoch (first seq `end + 1`) is durable.
+    pub fn takeover_done(&mut self, end: Seq) {
+        self.role = Role::Primary;
+        self.recovered = end;
+        self.gate = crate::order::gate::Gate::new(end, end);
+    }
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A link: states, handshake, what to send next, region copies.
+
+pub mod copies;
+pub mod handshake;
+pub mod sender;
+pub mod state;
+
+use crate::rules::{on, Rule};
+
+/// Whether a message of session `theirs` belongs to the session `mine`.
+///
+/// Without this rule an acknowledgement that was under way when a peer restarted would release writers
+/// and free log space for records that the peer has lost with its memory (H13).
+#[inline]
+#[must_use]
+pub fn same_session(mine: u64, theirs: u64) -> bool {
+    mine == theirs || !on(Rule::SessionIds)
+}

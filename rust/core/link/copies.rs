@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Region copies, the primary's side: a full synchronisation while the application writes.
+//!
+//! A copy is an item of the link's stream, placed after a record `s`. Four rules make it right, each with
+//! the trace that breaks without it:
+//!
+//! - R1: it is read after every overlapping record `<= s` is on the volume; else the peer, which applied
+//!   that record already, gets older data over it.
+//! - R2: no overlapping record `> s` is sent before it; else the copy, read before that record, overwrites it.
+//! - R3: it is read from the data volume only, never from memory; else it carries what the primary can
+//!   still lose.
+//! - R4: the sync ends at the commit point when the last copy was read, not at that copy's `s`: the
+//!   volume already holds committed records above `s`, so "consistent at s" would be ahead of itself.
+//!
+//! A region is one extent, so that one look into one bucket answers R1. One region is read at a time.
+
+use crate::{
+    rules::{on, Rule},
+    units::{Range, Sector, Seq, VolumeId, EXTENT_SECTORS},
+};
+
+/// One region copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CopyItem {
+    /// Number of the item, from 1.
+    pub item: u64,
+    /// The record it follows in the stream.
+    pub after: Seq,
+    /// The region.
+    pub range: Range,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Wanted,
+    Reading { after: Seq },
+    Read { after: Seq },
+    /// Every region of the present volume was sent; the caller names the next one.
+    VolumeDone,
+    Ended { end: Seq },
+    Told,
+}
+
+/// A running synchronisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Copies {
+    volume: VolumeId,
+    size: Sector,
+    cursor: Sector,
+    item: u64,
+    stage: Stage,
+    last_commit: Seq,
+}
+
+impl Copies {
+    /// A sync that goes on at `cursor` of a volume of `size` sectors; `item` copies were durable before.
+    pub fn new(volume: VolumeId, size: Sector, cursor: Sector, item: u64) -> Self {
+        Copies {
+            volume,
+            size,
+            cursor,
+            item,
+            stage: if cursor < size {
+                Stage::Wanted
+            } else {
+                Stage::VolumeDone
+            },
+            last_commit: Seq::NONE,
+        }
+    }
+
+    fn current(&self, after: Seq) -> CopyItem {
+        let start = self.cursor.0;
+        let extent_end = Sector(start)
+            .extent()
+            .saturating_add(1)
+            .saturating_mul(EXTENT_SECTORS);
+        let end = extent_end.min(self.size.0);
+        CopyItem {
+            item: self.item.saturating_add(1),
+            after,
+            range: Range {
+                volume: self.volume,
+                sector: self.cursor,
+                // CAST: at most one extent.
+                sectors: end.saturating_sub(start) as u32,
+            },
+        }
+    }
+
+    /// The region to copy next, if it would follow record `after`.
+    pub fn wanted(&self, after: Seq) -> Option<CopyItem> {
+        matches!(self.stage, Stage::Wanted).then(|| self.current(after))
+    }
+
+    /// The region being read.
+    pub fn reading(&self) -> Option<CopyItem> {
+        match self.stage {
+            Stage::Reading { after } => Some(self.current(after)),
+            _ => None,
+        }
+    }
+
+    /// The region that was read and waits to be sent.
+    pub fn read(&self) -> Option<CopyItem> {
+        match self.stage {
+            Stage::Read { after } => Some(self.current(after)),
+            _ => None,
+        }
+    }
+
+    /// Reading starts; the copy's place in the stream is after record `after`.
+    pub fn begin(&mut self, after: Seq) {
+        if matches!(self.stage, Stage::Wanted) {
+            self.stage = Stage::Reading { after };
+        }
+    }
+
+    /// Reading ended when the commit point was `commit` and the last record sent was `last`.
+    pub fn done_reading(&mut self, commit: Seq, last: Seq) {
+        if let Stage::Reading { after } = self.stage {
+            self.stage = Stage::Read { after };
+            self.last_commit = if on(Rule::SyncEndsAtCommit) {
+                commit
+            } else {
+                after.min(last)
+            };
+        }
+    }
+
+    /// The copy was sent.
+    pub fn sent(&mut self) {
+        let done = self.current(Seq::NONE);
+        self.item = done.item;
+        self.cursor = done.range.end();
+        self.stage = if self.cursor < self.size {
+            Stage::Wanted
+        } else {
+            Stage::VolumeDone
+        };
+    }
+
+    /// Whether the caller must name the next volume with [`Self::next_volume`] or end with [`Self::finish`].
+    pub fn volume_done(&self) -> bool {
+        matches!(self.stage, Stage::VolumeDone)
+    }
+
+    /// Goes on with the next volume.
+    pub fn next_volume(&mut self, volume: VolumeId, size: Sector) {
+        *self = Copies {
+            volume,
+            size,
+            cursor: Sector(0),
+            item: self.item,
+            stage: if size.0 > 0 {
+                Stage::Wanted
+            } else {
+                Stage::VolumeDone
+            },
+            last_commit: self.last_commit,
+        };
+    }
+
+    /// There is no further volume. `commit`: the commit point now, for a sync that had nothing to read.
+    pub fn finish(&mut self, commit: Seq) {
+        let end = if self.last_commit == Seq::NONE {
+            commit
+        } else {
+            self.last_commit
+        };
+        self.stage = Stage::Ended { end };
+    }
+
+    /// The end, once known and not told yet.
+    pub fn end(&self) -> Option<(Seq, u64)> {
+        match self.stage {
+            Stage::Ended { end } => Some((end, self.item)),
+            _ => None,
+        }
+    }
+
+    /// The end was told.
+    pub fn end_sent(&mut self) {
+        if let Stage::Ended { .. } = self.stage {
+            self.stage = Stage::Told;
+        }
+    }
+
+    /// Volume and sector that the copies have reached.
+    pub fn cursor(&self) -> (VolumeId, Sector) {
+        (self.volume, self.cursor)
+    }
+
+    /// Whether a copy may be read from memory: never, but in a mutation.
+    pub fn may_read_memory() -> bool {
+        !on(Rule::CopyFromVolume)
+    }
+}

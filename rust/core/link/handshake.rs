@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The handshake's judgement: do two hosts share a history, and where does it go on?
+//!
+//! *Fork* is the highest seq whose epoch is the same in both lineages. The peer drops what it holds
+//! above it and resumes at `min(logged, fork) + 1`. Positions are compared with their epochs, never as
+//! bare numbers. Trace X19 otherwise: the peer logged seq 1 of epoch 1; the primary lost it in a power
+//! cut and wrote another seq 1 in epoch 2; the peer's "1" is believed, the new record is freed unsent.
+//!
+//! Both hosts run this: the primary decides, the peer checks before it drops anything.
+
+use crate::{
+    group::{Replica, Volume},
+    lineage::Lineage,
+    units::{Chain, Position, Seq},
+};
+
+/// What the peer said of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its lineage.
+    pub lineage: Lineage<'a>,
+    /// State of its volumes.
+    pub replica: Replica,
+    /// The last record on its stable storage, and the chain value there.
+    pub logged: Position,
+    /// That chain value.
+    pub chain: Chain,
+    /// What may already be on its volumes (applied; without a ring the horizon).
+    pub applied_bound: Seq,
+    /// Without a ring, a redo was begun and not finished, or a sync is unfinished.
+    pub syncing: bool,
+}
+
+/// What this primary has.
+#[derive(Clone, Copy, Debug)]
+pub struct Primary<'a> {
+    /// Its lineage.
+    pub lineage: Lineage<'a>,
+    /// Its last record.
+    pub head: Seq,
+    /// The oldest record that its log still holds (head + 1 when none).
+    pub oldest: Seq,
+}
+
+/// The judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Same history: drop above `fork`, send from `resume`.
+    Resume {
+        /// Highest common position.
+        fork: Position,
+        /// Chain value there, where the primary knows it.
+        fork_chain: Option<Chain>,
+        /// First record to send.
+        resume: Seq,
+    },
+    /// Not refused, but only a sync helps.
+    NeedsSync(Why),
+    /// Refused until somebody decides.
+    Refuse(Why),
+}
+
+/// Why a peer cannot simply go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// It holds no data of this group yet.
+    Empty,
+    /// It says itself that its volumes are inconsistent.
+    Inconsistent,
+    /// The log does not hold what it needs any more.
+    Trimmed,
+    /// It has a history of its own.
+    Forked,
+    /// No epoch is common.
+    Unrelated,
+    /// It applied what this primary has lost.
+    PeerAhead,
+    /// Same seq, other content: the histories differ although the lineages do not.
+    ChainDiffers,
+}
+
+/// Judges a peer. `chain_at` gives this host's chain value after a seq, where it knows it.
+pub fn judge(
+    mine: &Primary<'_>,
+    peer: &Peer<'_>,
+    mut chain_at: impl FnMut(Seq) -> Option<Chain>,
+) -> Verdict {
+    if peer.lineage.is_empty() {
+        return Verdict::NeedsSync(Why::Empty);
+    }
+    let Some(fork) = fork(mine, peer) else {
+        return Verdict::Refuse(Why::Unrelated);
+    };
+    let Some(newest) = peer.lineage.newest() else {
+        return Verdict::Refuse(Why::Unrelated);
+    };
+    if mine.lineage.find(&newest.id).is_none() {
+        return Verdict::Refuse(Why::Forked);
+    }
+    if peer.applied_bound > fork.seq {
+        return Verdict::Refuse(Why::PeerAhead);
+    }
+    match peer.replica {
+        Replica::Empty => return Verdict::NeedsSync(Why::Empty),
+        Replica::Inconsistent if !peer.syncing => return Verdict::NeedsSync(Why::Inconsistent),
+        Replica::Inconsistent | Replica::Consistent => {}
+    }
+    let last = peer.logged.seq.min(fork.seq);
+    let resume = last.next();
+    if resume < mine.oldest {
+        return Verdict::NeedsSync(Why::Trimmed);
+    }
+    if peer.logged.seq <= fork.seq {
+        match chain_at(last) {
+            None => return Verdict::NeedsSync(Why::Trimmed),
+            Some(c) if c != peer.chain => return Verdict::Refuse(Why::ChainDiffers),
+            Some(_) => {}
+        }
+    }
+    Verdict::Resume {
+        fork,
+        fork_chain: chain_at(fork.seq),
+        resume,
+    }
+}
+
+/// Highest position whose epoch is the same in both lineages; `None` when no epoch is.
+pub fn fork(mine: &Primary<'_>, peer: &Peer<'_>) -> Option<Position> {
+    let common = peer
+        .lineage
+        .iter()
+        .rev()
+        .find(|e| mine.lineage.find(&e.id).is_some())?;
+    let mine_ends = mine.lineage.last_seq_of(&common.id).unwrap_or(mine.head);
+    let theirs_ends = peer.lineage.last_seq_of(&common.id);
+    let seq = theirs_ends.map_or(mine_ends, |t| t.min(mine_ends));
+    Some(Position {
+        epoch: common.id,
+        seq,
+    })
+}
+
+/// The peer's own check of a welcome: it may drop above `fork` only what it never applied.
+pub fn may_truncate(applied_bound: Seq, fork: Seq) -> Result<(), Why> {
+    if applied_bound > fork {
+        Err(Why::PeerAhead)
+    } else {
+        Ok(())
+    }
+}
+
+/// What is wrong with a peer's volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeFault {
+    /// The peer has no volume of this name.
+    Missing,
+    /// It is smaller.
+    TooSmall {
+        /// Its size.
+        theirs: u64,
+        /// The size needed, in sectors.
+        ours: u64,
+    },
+    /// Its logical block is larger: what is written here could not be written there.
+    BlockTooLarge {
+        /// Its logical block size.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+}
+
+/// Whether `theirs`, the peer's volume of the same name if there is one, can hold `ours`.
+pub fn check_volume(ours: &Volume, theirs: Option<&Volume>) -> Result<(), VolumeFault> {
+    let Some(theirs) = theirs else {
+        return Err(VolumeFault::Missing);
+    };
+    if theirs.size < ours.size {
+        return Err(VolumeFault::TooSmall {
+            theirs: theirs.size.0,
+            ours: ours.size.0,
+        });
+    }
+    if theirs.logical_block > ours.logical_block {
+        return Err(VolumeFault::BlockTooLarge {
+            theirs: theirs.logical_block,
+            ours: ours.logical_block,
+        });
+    }
+    Ok(())
+}
+
+#[cfg_attr(CONFIG_KUNIT, kernel::macros::kunit_tests(replicate_core_handshake))]
+#[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
+mod tests {
+    use super::*;
+    use crate::{
+        lineage::{Before, Entry, Epoch},
+        units::EpochId,
+    };
+
+    fn entry(id: u8, first: u64) -> Entry {
+        Entry::from(Epoch {
+            id: EpochId([id; 16]),
+            first: Seq(first),
+            ..Epoch::default()
+        })
+    }
+
+    fn verdict(mine: &[Entry], head: u64, theirs: &[Entry], logged: u64, applied: u64) -> Option<Verdict> {
+        let peer = Peer {
+            lineage: Lineage::new(Before::default(), theirs).ok()?,
+            replica: Replica::Consistent,
+            logged: Position {
+                epoch: EpochId::NONE,
+                seq: Seq(logged),
+            },
+            chain: Chain(7),
+            applied_bound: Seq(applied),
+            syncing: false,
+        };
+        let mine = Primary {
+            lineage: Lineage::new(Before::default(), mine).ok()?,
+            head: Seq(head),
+            oldest: Seq(3),
+        };
+        Some(judge(&mine, &peer, |_| Some(Chain(7))))
+    }
+
+    fn resume(v: Option<Verdict>) -> Option<(u64, u64)> {
+        match v {
+            Some(Verdict::Resume { fork, resume, .. }) => Some((fork.seq.0, resume.0)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_peer_of_an_older_epoch_drops_above_the_fork() {
+        let mine = [entry(1, 1), entry(2, 6)];
+        let v = verdict(&mine, 9, &[entry(1, 1)], 8, 4);
+        assert_eq!(resume(v), Some((5, 6)));
+        let v = verdict(&mine, 9, &[entry(1, 1)], 3, 3);
+        assert_eq!(resume(v), Some((5, 4)));
+    }
+
+    #[test]
+    fn a_peer_that_applied_what_was_lost_is_ahead() {
+        let mine = [entry(1, 1), entry(2, 6)];
+        let v = verdict(&mine, 9, &[entry(1, 1)], 8, 6);
+        assert_eq!(v, Some(Verdict::Refuse(Why::PeerAhead)));
+    }
+
+    #[test]
+    fn a_peer_with_an_epoch_of_its_own_is_forked() {
+        let mine = [entry(1, 1)];
+        let v = verdict(&mine, 9, &[entry(1, 1), entry(3, 6)], 7, 7);
+        assert_eq!(v, Some(Verdict::Refuse(Why::Forked)));
+        let v = verdict(&mine, 9, &[entry(4, 1)], 7, 7);
+        assert_eq!(v, Some(Verdict::Refuse(Why::Unrelated)));
+    }
+
+    #[test]
+    fn what_the_ring_no_longer_holds_needs_a_sync() {
+        let v = verdict(&[entry(1, 1)], 9, &[entry(1, 1)], 1, 1);
+        assert_eq!(v, Some(Verdict::NeedsSync(Why::Trimmed)));
+    }
+}

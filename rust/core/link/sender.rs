@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a primary sends next on a link.
+//!
+//! Records go out as soon as they have a seq, beside the log write: the peer does not apply them before
+//! the commit point, which travels in every header, and alone where nothing else is queued to carry it.
+//! Records need credit; control messages need none, so that the commit point, without which the peer
+//! cannot apply and so cannot give credit, always gets through.
+
+use super::copies::{CopyItem, Copies};
+use crate::{
+    rules::{on, Rule},
+    units::{Record, Seq},
+};
+
+/// What to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Send {
+    /// This record; from memory or read back from the log.
+    Record(Seq),
+    /// Read this region from the data volume now, then call [`Sender::copy_read`].
+    ReadCopy(CopyItem),
+    /// This region copy, which was read.
+    Copy(CopyItem),
+    /// All regions were copied: the peer is consistent once it applied up to `end`.
+    SyncEnd {
+        /// The commit point when the last copy was read.
+        end: Seq,
+        /// Number of copies.
+        items: u64,
+    },
+    /// The commit point, alone.
+    Commit,
+    /// Nothing now.
+    Nothing,
+}
+
+/// Sending side of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sender {
+    next: Seq,
+    credit_seq: Seq,
+    credit_bytes: u64,
+    sent_bytes: u64,
+    told_commit: Seq,
+    /// The initial synchronisation under way, if any.
+    pub copies: Option<Copies>,
+}
+
+impl Sender {
+    /// A session that begins with record `resume`.
+    pub fn new(resume: Seq, copies: Option<Copies>) -> Self {
+        Sender {
+            next: resume,
+            credit_seq: resume.prev(),
+            credit_bytes: 0,
+            sent_bytes: 0,
+            told_commit: Seq::NONE,
+            copies,
+        }
+    }
+
+    /// First record that was not sent in this session.
+    pub fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    /// The peer's window: absolute, never shrinks.
+    pub fn set_credit(&mut self, seq: Seq, bytes: u64) {
+        self.credit_seq = self.credit_seq.max(seq);
+        self.credit_bytes = self.credit_bytes.max(bytes);
+    }
+
+    /// Payload bytes sent in this session.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// What to send. `head`: newest record; `applied`: what is on this host's data volumes;
+    /// `overlap(item)`: the newest record up to the last sent one that overlaps the region and is not there yet.
+    pub fn plan(
+        &self,
+        head: Seq,
+        commit: Seq,
+        overlap: impl FnOnce(&CopyItem, Seq) -> Option<Seq>,
+    ) -> Send {
+        let last = self.next.prev();
+        if let Some(c) = &self.copies {
+            if let Some(item) = c.read() {
+                return Send::Copy(item);
+            }
+            if let Some(item) = c.reading() {
+                // While a region is read nothing overtakes it (R2).
+                if on(Rule::CopyBeforeLater) {
+                    return self.commit_only(commit);
+                }
+                let _ = item;
+            } else if let Some(item) = c.wanted(last) {
+                if self.has_credit(item.range.bytes().0) {
+                    // What was sent must be on the volume before the region is read from it (R1).
+                    match overlap(&item, last) {
+                        Some(_) if on(Rule::CopyAfterWrites) => return self.commit_only(commit),
+                        Some(_) | None => return Send::ReadCopy(item),
+                    }
+                }
+            } else if let Some((end, items)) = c.end() {
+                return Send::SyncEnd { end, items };
+            }
+        }
+        if self.next <= head && self.next <= self.credit_seq {
+            return Send::Record(self.next);
+        }
+        self.commit_only(commit)
+    }
+
+    fn commit_only(&self, commit: Seq) -> Send {
+        if commit > self.told_commit {
+            Send::Commit
+        } else {
+            Send::Nothing
+        }
+    }
+
+    fn has_credit(&self, bytes: u64) -> bool {
+        self.sent_bytes.saturating_add(bytes) <= self.credit_bytes
+    }
+
+    /// Whether `record`, the next one, fits the peer's byte window.
+    pub fn fits(&self, record: &Record) -> bool {
+        record.seq <= self.credit_seq && self.has_credit(u64::from(record.payload_bytes()))
+    }
+
+    /// That record was sent, with `commit` in its header.
+    pub fn record_sent(&mut self, record: &Record, commit: Seq) {
+        self.next = record.seq.next();
+        self.sent_bytes = self
+            .sent_bytes
+            .saturating_add(u64::from(record.payload_bytes()));
+        self.told_commit = commit;
+    }
+
+    /// A message carried `commit`.
+    pub fn commit_told(&mut self, commit: Seq) {
+        self.told_commit = commit;
+    }
+
+    /// Reading of the wanted region starts.
+    pub fn copy_begins(&mut self) {
+        let last = self.next.prev();
+        if let Some(c) = &mut self.copies {
+            c.begin(last);
+        }
+    }
+
+    /// It was read, when the commit point was `commit`.
+    pub fn copy_read(&mut self, commit: Seq) {
+        let last = self.next.prev();
+        if let Some(c) = &mut self.copies {
+            c.done_reading(commit, last);
+        }
+    }
+
+    /// The copy that was read is sent.
+    pub fn copy_sent(&mut self, bytes: u64) {
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        if let Some(c) = &mut self.copies {
+            c.sent();
+        }
+    }
+
+    /// The end of the sync was told.
+    pub fn end_sent(&mut self) {
+        if let Some(c) = &mut self.copies {
+            c.end_sent();
+        }
+    }
+
+    /// The next record in order was asked for again (`from` was lost on the way).
+    pub fn resend(&mut self, from: Seq, oldest: Seq) {
+        self.next = self.next.min(from.max(oldest));
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure logic of replication: no kernel, no I/O, no clock, no allocation, no `unsafe`.
+//!
+//! Compiled unchanged into the module, the host tests, the explorer and the userspace tool. Every
+//! decision that a promise rests on is taken here; the module executes.
+//!
+//! | room | what it decides |
+//! |---|---|
+//! | [`units`], [`group`], [`record`], [`lineage`] | the words |
+//! | [`log`] | the log's format, space, writing, recovery |
+//! | [`order`] | window of records, apply rounds, completions |
+//! | [`engine`] | one group on one host: all of that together |
+//! | [`wire`] | the messages |
+//! | [`link`] | sender, handshake, states, region copies |
+//! | [`rules`] | the ordering rules by name |
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod checksum;
+pub mod engine;
+pub mod group;
+pub mod lineage;
+pub mod link;
+pub mod log;
+pub mod order;
+pub mod record;
+pub mod rules;
+pub mod units;
+pub mod wire;
