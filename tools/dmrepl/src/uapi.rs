@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Numbers and names of the netlink family, as build.rs takes them from the uapi header.
+//!
+//! Enums are tables of names, indexed by value; attribute sets and commands are modules of numbers
+//! that count from 1, with their names in `NAMES`.
+
+#![allow(dead_code, reason = "the whole header is here, whether used or not")]
+
+include!(concat!(env!("OUT_DIR"), "/uapi.rs"));
+
+/// The value that a name of a table stands for.
+pub fn value_of(table: &[&str], name: &str) -> Option<u32> {
+    table
+        .iter()
+        .position(|n| *n == name)
+        .and_then(|i| u32::try_from(i).ok())
+}
+
+/// The name of a value; a newer module may send one that this tool does not know.
+pub fn name_of(table: &'static [&'static str], value: u32) -> String {
+    match usize::try_from(value).ok().and_then(|i| table.get(i)) {
+        Some(name) => (*name).to_string(),
+        None => format!("unknown-{value}"),
+    }
+}
+
+/// The name of an attribute of a set.
+pub fn attribute_name(names: &[&'static str], kind: u16) -> Option<&'static str> {
+    names.get(usize::from(kind).checked_sub(1)?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_understood() {
+        assert_eq!(FAMILY_NAME, "dm-replicate");
+        assert_eq!(ROLE, ["primary", "secondary"]);
+        assert_eq!(MODE, ["async", "received", "logged", "applied"]);
+        assert_eq!(a_group::NAME, 1);
+        assert_eq!(
+            attribute_name(a_group::NAMES, a_group::HEAD_SEQ),
+            Some("head-seq")
+        );
+        assert_eq!(attribute_name(a_link::NAMES, 0), None);
+        // Both sets begin alike; a mix-up of prefixes would shift one of them.
+        assert_eq!(a_group_stats::WRITES, 1);
+        assert_eq!(cmd::GROUP_ADD, 1);
+        assert_eq!(usize::from(cmd::EVENT), cmd::NAMES.len());
+    }
+
+    #[test]
+    fn names_and_values_agree() {
+        assert_eq!(
+            value_of(LINK_STATE, "streaming")
+                .map(|v| name_of(LINK_STATE, v))
+                .as_deref(),
+            Some("streaming")
+        );
+        assert_eq!(value_of(LINK_STATE, "nonsense"), None);
+        assert_eq!(name_of(LINK_STATE, 4711), "unknown-4711");
+    }
+}
