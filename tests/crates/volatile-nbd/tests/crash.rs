@@ -1,0 +1,580 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The server's promises, asserted by a small NBD client against the real sockets: flushed and FUA
+//! data survive a cut, unflushed data may or may not, a reset keeps everything, and the same seed after
+//! the same history gives the same image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use volatile_nbd::control;
+use volatile_nbd::disk::{Config, Disk, Trim};
+use volatile_nbd::proto as p;
+use volatile_nbd::rng::Rng;
+use volatile_nbd::server::Server;
+
+const SIZE: u64 = 1 << 20;
+const SECTORS: u64 = SIZE / 512;
+
+struct Lab {
+    dir: PathBuf,
+    server: Arc<Server>,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn config(dir: &Path, name: &str) -> Config {
+    Config {
+        name: name.into(),
+        path: dir.join(format!("{name}.img")),
+        size: Some(SIZE),
+        unit: 512,
+        write_through: false,
+        read_only: false,
+        cache_max: 64 << 20,
+        trim: Trim::Zero,
+    }
+}
+
+impl Lab {
+    fn new(tweak: impl Fn(&mut Config)) -> Self {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("volatile-nbd.{}.{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let disks = ["a", "b"]
+            .iter()
+            .map(|name| {
+                let mut c = config(&dir, name);
+                tweak(&mut c);
+                Arc::new(Disk::open(c).unwrap())
+            })
+            .collect();
+        let server = Arc::new(Server::new(disks));
+        server.listen(&dir.join("sock"), None).unwrap();
+        control::listen(&server, &dir.join("control"), || ()).unwrap();
+        Self { dir, server }
+    }
+
+    fn client(&self, export: &str) -> Client {
+        Client::connect(&self.dir.join("sock"), export)
+    }
+
+    fn say(&self, line: &str) -> String {
+        let mut s = UnixStream::connect(self.dir.join("control")).unwrap();
+        writeln!(s, "{line}").unwrap();
+        let mut answer = String::new();
+        BufReader::new(s).read_line(&mut answer).unwrap();
+        assert!(answer.starts_with("ok "), "{line}: {answer}");
+        answer
+    }
+
+    fn image(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.dir.join(format!("{name}.img"))).unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+struct Client {
+    s: UnixStream,
+    flags: u16,
+    cookie: u64,
+}
+
+impl Client {
+    fn connect(sock: &Path, export: &str) -> Self {
+        let mut s = UnixStream::connect(sock).unwrap();
+        let mut hello = [0; 18];
+        s.read_exact(&mut hello).unwrap();
+        assert_eq!(&hello[..16], b"NBDMAGICIHAVEOPT");
+        let mut out = 3u32.to_be_bytes().to_vec();
+        // Structured replies: must be declined, and negotiation go on.
+        for (opt, data) in [
+            (8u32, vec![]),
+            (p::OPT_GO, {
+                let mut d = (export.len() as u32).to_be_bytes().to_vec();
+                d.extend_from_slice(export.as_bytes());
+                d.extend_from_slice(&0u16.to_be_bytes());
+                d
+            }),
+        ] {
+            out.extend_from_slice(&p::IHAVEOPT.to_be_bytes());
+            out.extend_from_slice(&opt.to_be_bytes());
+            out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+            out.extend_from_slice(&data);
+        }
+        s.write_all(&out).unwrap();
+        let mut flags = None;
+        loop {
+            let mut h = [0; 20];
+            s.read_exact(&mut h).unwrap();
+            let opt = u32::from_be_bytes(h[8..12].try_into().unwrap());
+            let kind = u32::from_be_bytes(h[12..16].try_into().unwrap());
+            let mut data = vec![0; u32::from_be_bytes(h[16..20].try_into().unwrap()) as usize];
+            s.read_exact(&mut data).unwrap();
+            match (opt, kind) {
+                (8, k) => assert_eq!(k, p::REP_ERR_UNSUP),
+                (_, p::REP_INFO) if data[..2] == [0, 0] => {
+                    assert_eq!(u64::from_be_bytes(data[2..10].try_into().unwrap()), SIZE);
+                    flags = Some(u16::from_be_bytes(data[10..12].try_into().unwrap()));
+                }
+                (_, p::REP_INFO) => (),
+                (_, k) => {
+                    assert_eq!(k, p::REP_ACK);
+                    break;
+                }
+            }
+        }
+        Self {
+            s,
+            flags: flags.unwrap(),
+            cookie: 0,
+        }
+    }
+
+    fn send(&mut self, command: u16, flags: u16, at: u64, len: u32, data: &[u8]) {
+        self.cookie += 1;
+        let mut out = p::REQUEST_MAGIC.to_be_bytes().to_vec();
+        out.extend_from_slice(&flags.to_be_bytes());
+        out.extend_from_slice(&command.to_be_bytes());
+        out.extend_from_slice(&self.cookie.to_be_bytes());
+        out.extend_from_slice(&at.to_be_bytes());
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(data);
+        self.s.write_all(&out).unwrap();
+    }
+
+    fn receive(&mut self, len: usize) -> Result<Vec<u8>, u32> {
+        let mut h = [0; 16];
+        self.s.read_exact(&mut h).unwrap();
+        assert_eq!(h[..4], p::REPLY_MAGIC.to_be_bytes());
+        let errno = u32::from_be_bytes(h[4..8].try_into().unwrap());
+        if errno != 0 {
+            return Err(errno);
+        }
+        let mut data = vec![0; len];
+        self.s.read_exact(&mut data).unwrap();
+        Ok(data)
+    }
+
+    fn write(&mut self, sector: u64, data: &[u8], fua: bool) -> Result<(), u32> {
+        self.send(
+            p::CMD_WRITE,
+            u16::from(fua),
+            sector * 512,
+            data.len() as u32,
+            data,
+        );
+        self.receive(0).map(|_| ())
+    }
+
+    fn read(&mut self, sector: u64, sectors: u64) -> Result<Vec<u8>, u32> {
+        self.send(p::CMD_READ, 0, sector * 512, (sectors * 512) as u32, &[]);
+        self.receive((sectors * 512) as usize)
+    }
+
+    fn command(&mut self, command: u16, fua: bool, sector: u64, sectors: u64) -> Result<(), u32> {
+        self.send(
+            command,
+            u16::from(fua),
+            sector * 512,
+            (sectors * 512) as u32,
+            &[],
+        );
+        self.receive(0).map(|_| ())
+    }
+
+    fn flush(&mut self) {
+        self.command(p::CMD_FLUSH, false, 0, 0).unwrap();
+    }
+
+    /// True when the server has closed this connection.
+    fn gone(&mut self) -> bool {
+        matches!(self.s.read(&mut [0]), Ok(0) | Err(_))
+    }
+}
+
+fn fill(n: u64, sectors: u64) -> Vec<u8> {
+    n.to_le_bytes().repeat(64 * sectors as usize)
+}
+
+fn value(image: &[u8], sector: u64) -> u64 {
+    let s = &image[sector as usize * 512..][..512];
+    let n = u64::from_le_bytes(s[..8].try_into().unwrap());
+    assert!(
+        s.chunks(8).all(|c| c == n.to_le_bytes()),
+        "sector {sector} is torn inside"
+    );
+    n
+}
+
+/// What each sector may hold after a cut, and what a reader sees.
+#[derive(Default)]
+struct Model {
+    may: BTreeMap<u64, BTreeSet<u64>>,
+    now: BTreeMap<u64, u64>,
+}
+
+impl Model {
+    fn put(&mut self, sector: u64, sectors: u64, n: u64, durable: bool) {
+        for s in sector..sector + sectors {
+            let may = self.may.entry(s).or_insert_with(|| [0].into());
+            if durable {
+                may.clear();
+            }
+            may.insert(n);
+            self.now.insert(s, n);
+        }
+    }
+
+    fn flush(&mut self) {
+        for (s, n) in &self.now {
+            self.may.insert(*s, [*n].into());
+        }
+    }
+}
+
+/// A seeded history over both disks, two connections each; returns the models.
+fn history(lab: &Lab, seed: u64) -> [Model; 2] {
+    let mut rng = Rng::new(seed);
+    let mut models = [Model::default(), Model::default()];
+    let names = ["a", "b"];
+    let mut clients: Vec<_> = (0..4).map(|i| lab.client(names[i % 2])).collect();
+    for n in 1..=rng.below(120) + 10 {
+        let i = rng.below(4) as usize;
+        let (c, m) = (&mut clients[i], &mut models[i % 2]);
+        let sectors = 1 + rng.below(16);
+        // A small range, so that sectors are overwritten and several versions are cached.
+        let sector = rng.below(48);
+        let fua = rng.chance(100);
+        match rng.below(20) {
+            0 => {
+                c.flush();
+                m.flush();
+            }
+            1 | 2 => {
+                let op = [p::CMD_TRIM, p::CMD_WRITE_ZEROES][rng.below(2) as usize];
+                c.command(op, fua, sector, sectors).unwrap();
+                m.put(sector, sectors, 0, fua);
+            }
+            _ => {
+                c.write(sector, &fill(n, sectors), fua).unwrap();
+                m.put(sector, sectors, n, fua);
+            }
+        }
+    }
+    for (i, m) in models.iter().enumerate() {
+        let seen = clients[i].read(0, SECTORS).unwrap();
+        for (s, n) in &m.now {
+            assert_eq!(value(&seen, *s), *n, "a read sees the newest write");
+        }
+    }
+    models
+}
+
+#[test]
+fn a_cut_keeps_what_was_promised_and_may_lose_the_rest() {
+    let (mut lost, mut kept, mut older) = (0u64, 0u64, 0u64);
+    for seed in 0..150 {
+        let lab = Lab::new(|_| ());
+        let models = history(&lab, seed);
+        lab.say(&format!("cut {seed}"));
+        for (name, m) in ["a", "b"].iter().zip(&models) {
+            let image = lab.image(name);
+            for s in 0..SECTORS {
+                let found = value(&image, s);
+                let Some(may) = m.may.get(&s) else {
+                    assert_eq!(found, 0, "seed {seed}: sector {s} was never written");
+                    continue;
+                };
+                assert!(
+                    may.contains(&found),
+                    "seed {seed}: {name} sector {s}: {found} not in {may:?}"
+                );
+                if may.len() > 1 {
+                    let newest = m.now[&s];
+                    lost += u64::from(found != newest);
+                    kept += u64::from(found == newest);
+                    older += u64::from(found != newest && Some(&found) != may.first());
+                }
+            }
+            let after = lab.client(name).read(0, SECTORS).unwrap();
+            assert_eq!(after, image, "the cache is gone after a cut");
+        }
+    }
+    assert!(
+        lost > 100 && kept > 100 && older > 20,
+        "lost {lost} kept {kept} older {older}"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_image() {
+    let run = |seed: u64, cut: u64| {
+        let lab = Lab::new(|_| ());
+        history(&lab, seed);
+        let before = lab.say(&format!("crash-image {cut} {}", lab.dir.display()).replace(
+            &format!("{}", lab.dir.display()),
+            &{
+                let d = lab.dir.join("crash");
+                std::fs::create_dir_all(&d).unwrap();
+                d.display().to_string()
+            },
+        ));
+        assert!(before.contains("policy="));
+        lab.say(&format!("cut {cut}"));
+        let images = [lab.image("a"), lab.image("b")];
+        let copies = [lab.image("crash/a"), lab.image("crash/b")];
+        assert_eq!(images, copies, "a crash image is what the cut leaves");
+        images
+    };
+    let mut differ = 0;
+    for seed in 0..20 {
+        assert_eq!(run(seed, 7), run(seed, 7));
+        differ += u64::from(run(seed, 7) != run(seed, 8));
+    }
+    assert!(differ > 0, "the seed of the cut matters");
+}
+
+#[test]
+fn a_reset_drops_connections_and_keeps_everything_still_volatile() {
+    let mut lost_after_reset = false;
+    for seed in 0..40 {
+        let lab = Lab::new(|_| ());
+        let models = history(&lab, seed);
+        let mut old = lab.client("a");
+        lab.say("reset");
+        assert!(old.gone());
+        for (name, m) in ["a", "b"].iter().zip(&models) {
+            let seen = lab.client(name).read(0, SECTORS).unwrap();
+            for (s, n) in &m.now {
+                assert_eq!(value(&seen, *s), *n);
+            }
+        }
+        lab.say(&format!("cut {seed}"));
+        let image = lab.image("a");
+        for (s, may) in &models[0].may {
+            assert!(may.contains(&value(&image, *s)));
+            lost_after_reset |= value(&image, *s) != models[0].now[s];
+        }
+    }
+    assert!(
+        lost_after_reset,
+        "a cache that survived a reset must still be volatile"
+    );
+}
+
+#[test]
+fn a_flush_covers_other_connections_but_not_requests_in_flight() {
+    let (mut lost, mut torn) = (false, false);
+    for seed in 0..60 {
+        let lab = Lab::new(|_| ());
+        let (mut one, mut two) = (lab.client("a"), lab.client("a"));
+        one.write(0, &fill(1, 4), false).unwrap();
+        lab.say("delay 30000 a");
+        // In flight for the rest of the test: neither may count as covered or durable.
+        one.send(p::CMD_WRITE, 0, 16 * 512, 4 * 512, &fill(2, 4));
+        one.send(
+            p::CMD_WRITE,
+            p::CMD_FLAG_FUA,
+            32 * 512,
+            8 * 512,
+            &fill(3, 8),
+        );
+        while !lab.say("stats").contains("\"writes\":3") {
+            std::thread::yield_now();
+        }
+        lab.say("delay 0");
+        two.flush();
+        lab.say(&format!("cut {seed}"));
+        assert!(one.gone() && two.gone());
+        let image = lab.image("a");
+        assert!(
+            (0..4).all(|s| value(&image, s) == 1),
+            "completed, then flushed by another connection"
+        );
+        let n = (32..40).filter(|s| value(&image, *s) == 3).count();
+        lost |= value(&image, 16) == 0;
+        torn |= n > 0 && n < 8;
+    }
+    assert!(lost && torn, "lost {lost} torn {torn}");
+}
+
+#[test]
+fn requests_of_an_old_session_do_not_reach_the_disk() {
+    let lab = Lab::new(|_| ());
+    let mut c = lab.client("a");
+    lab.say("hang on a");
+    c.send(p::CMD_WRITE, p::CMD_FLAG_FUA, 0, 512, &fill(9, 1));
+    lab.say("cut 1");
+    lab.say("hang off");
+    assert!(c.gone());
+    assert_eq!(value(&lab.client("a").read(0, 1).unwrap(), 0), 0);
+}
+
+#[test]
+fn write_through_has_no_cache_to_lose() {
+    let lab = Lab::new(|c| c.write_through = true);
+    let mut c = lab.client("a");
+    assert_eq!(c.flags & (p::EXPORT_FLUSH | p::EXPORT_FUA), 0);
+    for n in 0..64 {
+        c.write(n, &fill(n + 1, 1), false).unwrap();
+    }
+    for seed in 0..20 {
+        lab.say(&format!("cut {seed}"));
+        let image = lab.image("a");
+        assert!((0..64).all(|n| value(&image, n) == n + 1));
+    }
+}
+
+#[test]
+fn a_full_cache_writes_back_and_keeps_its_promises() {
+    for seed in 0..20 {
+        let lab = Lab::new(|c| c.cache_max = 16 << 10);
+        let models = history(&lab, seed);
+        lab.say(&format!("cut {seed}"));
+        let image = lab.image("a");
+        for (s, may) in &models[0].may {
+            assert!(may.contains(&value(&image, *s)), "seed {seed} sector {s}");
+        }
+        assert!(lab.say("stats").contains("\"unflushed\":0"));
+    }
+}
+
+#[test]
+fn whole_disk_trim_reads_zeros() {
+    let lab = Lab::new(|c| c.size = Some(8 << 20));
+    let path = lab.dir.join("a.img");
+    let f = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    f.write_all_at(&[7; 512], 4 << 20).unwrap();
+    let d = lab.server.disks[0].clone();
+    let s = d.session();
+    use volatile_nbd::disk::Request;
+    let w = Request::Write {
+        at: 0,
+        data: fill(5, 1).into(),
+        fua: false,
+    };
+    let started = d.begin(s, w).unwrap();
+    d.complete(s, &started).unwrap();
+    let t = d
+        .begin(
+            s,
+            Request::Trim {
+                at: 0,
+                len: 8 << 20,
+                fua: false,
+            },
+        )
+        .unwrap();
+    d.complete(s, &t).unwrap();
+    let r = d
+        .begin(
+            s,
+            Request::Read {
+                at: 0,
+                len: 8 << 20,
+            },
+        )
+        .unwrap();
+    assert!(r.data.iter().all(|b| *b == 0));
+    assert!(lab.image("a").iter().all(|b| *b == 0));
+}
+
+#[test]
+fn faults_are_reported_and_change_nothing() {
+    let lab = Lab::new(|_| ());
+    let mut c = lab.client("b");
+    c.write(8, &fill(1, 8), false).unwrap();
+    lab.say("fail write on 10:2 b");
+    assert_eq!(c.write(0, &fill(2, 11), false), Err(5));
+    assert_eq!(c.command(p::CMD_WRITE_ZEROES, false, 11, 1), Err(5));
+    assert_eq!(c.write(12, &fill(3, 1), false), Ok(()));
+    lab.say("fail write off b");
+    lab.say("fail read on 12:1 b");
+    assert_eq!(c.read(0, 16), Err(5));
+    assert_eq!(value(&c.read(8, 1).unwrap(), 0), 1);
+    lab.say("fail read off");
+    lab.say("fail flush on");
+    assert_eq!(c.command(p::CMD_FLUSH, false, 0, 0), Err(5));
+    assert!(lab.say("stats").contains("\"unflushed\":8"));
+    lab.say("fail flush off");
+    c.flush();
+    assert!(!lab.say("stats").contains("\"unflushed\":8"));
+    lab.say("error-after 1 b");
+    c.write(0, &fill(4, 1), true).unwrap();
+    assert_eq!(c.write(0, &fill(5, 1), true), Err(5));
+    lab.say("error-after off");
+    let seen = c.read(0, 16).unwrap();
+    let values: Vec<u64> = (0..16).map(|s| value(&seen, s)).collect();
+    assert_eq!(values, [4, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 3, 1, 1, 1]);
+    // Out of range and unaligned are refused, not clipped.
+    assert!(c.write(SECTORS, &fill(1, 1), false).is_err());
+    c.send(p::CMD_READ, 0, 100, 512, &[]);
+    assert_eq!(c.receive(512), Err(22));
+}
+
+#[test]
+fn a_snapshot_is_what_a_reader_sees() {
+    let lab = Lab::new(|_| ());
+    history(&lab, 3);
+    let file = lab.dir.join("snap");
+    lab.say(&format!("snapshot a {}", file.display()));
+    assert_eq!(
+        std::fs::read(file).unwrap(),
+        lab.client("a").read(0, SECTORS).unwrap()
+    );
+}
+
+#[test]
+fn blocks_of_4096_are_kept_or_lost_whole() {
+    let mut lost = 0;
+    for seed in 0..60 {
+        let lab = Lab::new(|c| c.unit = 4096);
+        let mut c = lab.client("a");
+        assert_eq!(
+            c.write(1, &fill(1, 8), false),
+            Err(22),
+            "unaligned to the block"
+        );
+        for n in 0..8 {
+            c.write(n * 8, &fill(n + 1, 16), false).unwrap();
+        }
+        lab.say(&format!("cut {seed}"));
+        let image = lab.image("a");
+        for block in 0..9 {
+            let v = value(&image, block * 8);
+            assert!((0..8).all(|s| value(&image, block * 8 + s) == v));
+            lost += u64::from(v != (block + 1).min(8));
+        }
+    }
+    assert!(lost > 0);
+}
+
+#[test]
+fn bad_commands_are_named() {
+    let lab = Lab::new(|_| ());
+    for (line, say) in [
+        ("cut x", "`x` is not a number"),
+        ("reset nosuch", "no disk `nosuch`"),
+        ("fail all on", "`all` is not read"),
+        ("frobnicate", "unknown command"),
+    ] {
+        let control::Answer::Line(answer) = control::run(&lab.server, line) else {
+            panic!("{line} ended the server");
+        };
+        assert!(
+            answer.starts_with("error") && answer.contains(say),
+            "{answer}"
+        );
+    }
+}
