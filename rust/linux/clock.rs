@@ -31,7 +31,9 @@ pub fn sleep_ms(ms: u32) {
         let jiffies = unsafe { raw::msecs_to_jiffies(left) };
         // A stop wakes the task; what else wakes it early makes the loop go round.
         // SAFETY: Process context, as this function demands.
-        unsafe { bindings::schedule_timeout_idle(c_long::try_from(jiffies).unwrap_or(c_long::MAX)) };
+        unsafe {
+            bindings::schedule_timeout_idle(c_long::try_from(jiffies).unwrap_or(c_long::MAX))
+        };
     }
 }
 

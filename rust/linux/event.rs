@@ -129,7 +129,8 @@ impl Event {
     ) -> Wake {
         // SAFETY: A debugging aid without requirements.
         unsafe { raw::might_sleep() };
-        let end = clock::monotonic_ns().saturating_add(u64::from(timeout_ms).saturating_mul(1_000_000));
+        let end =
+            clock::monotonic_ns().saturating_add(u64::from(timeout_ms).saturating_mul(1_000_000));
         let entry = Opaque::<bindings::wait_queue_entry>::uninit();
         // SAFETY: `entry` is valid memory; it does not move and is taken off the queue before it
         // goes out of scope.
@@ -137,7 +138,9 @@ impl Event {
         let wake = loop {
             // SAFETY: Both are initialised. From here on the task is not running for the
             // scheduler: nothing up to `schedule_timeout()` sleeps.
-            unsafe { bindings::prepare_to_wait_event(self.head.get(), entry.get(), state as c_int) };
+            unsafe {
+                bindings::prepare_to_wait_event(self.head.get(), entry.get(), state as c_int)
+            };
             if cond() {
                 break Wake::Signalled;
             }

@@ -15,6 +15,8 @@ const __LOG_PREFIX: &[u8] = b"dm_replicate\0";
 
 mod bindings;
 
+pub mod bdev;
+pub mod bio;
 pub mod clock;
 pub mod digest;
 pub mod errno;

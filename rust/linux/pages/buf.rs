@@ -150,8 +150,10 @@ impl PageBuf {
         mut f: impl FnMut(*mut bindings::page, usize, usize) -> R,
     ) -> Option<R> {
         let mut last = None;
-        self.for_each_page(offset, len, |page, off, n| last = Some(f(page.as_ptr(), off, n)))
-            .ok()?;
+        self.for_each_page(offset, len, |page, off, n| {
+            last = Some(f(page.as_ptr(), off, n))
+        })
+        .ok()?;
         last
     }
 
@@ -223,7 +225,13 @@ impl PageBuf {
     }
 
     /// Copies a range from another buffer.
-    pub fn copy_range(&mut self, offset: usize, src: &PageBuf, src_off: usize, len: usize) -> Result {
+    pub fn copy_range(
+        &mut self,
+        offset: usize,
+        src: &PageBuf,
+        src_off: usize,
+        len: usize,
+    ) -> Result {
         if offset.checked_add(len).ok_or(EINVAL)? > self.len {
             return Err(EINVAL);
         }
@@ -260,7 +268,12 @@ impl PageBuf {
     /// # Safety
     ///
     /// `from` is valid for reading `n` bytes, and not in this buffer.
-    pub(crate) unsafe fn copy_from_raw(&mut self, offset: usize, from: *const u8, n: usize) -> Result {
+    pub(crate) unsafe fn copy_from_raw(
+        &mut self,
+        offset: usize,
+        from: *const u8,
+        n: usize,
+    ) -> Result {
         let mut done = 0;
         self.for_each_page(offset, n, |page, off, n| {
             // SAFETY: `off + n` is inside the page.
