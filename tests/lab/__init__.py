@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The lab: QEMU guests on the stock kernel, standing for the hosts of a replicated group.
+
+    from lab.lab import Lab
+    with Lab("name") as lab:
+        a, b = lab.guests(2)
+        rc, out = a.run("uname -r")
+
+Everything here runs inside the build root (scripts/in-root). Rooms: paths, image (what a guest
+boots), accel (KVM or not), wire (cables), disk, agent and qmp (the channels), guest, dmesg, lab,
+runner (scenarios), shell (make lab).
+"""

@@ -1,0 +1,72 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# The first process of a guest: mounts, modules, network, then the agent for ever.
+# Settings come from the kernel's command line as lab.NAME=VALUE.
+
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DM_DISABLE_UDEV=1 LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/ceph
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm /dev/lab
+mount -t devpts pts /dev/pts
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mount -t debugfs debug /sys/kernel/debug 2>/dev/null
+mount -t configfs config /sys/kernel/config 2>/dev/null
+ln -sf /proc/self/fd /dev/fd
+ln -sf /proc/mounts /etc/mtab
+
+for word in $(cat /proc/cmdline); do
+	case $word in
+	lab.*=*)	word=${word#lab.}; eval "lab_${word%%=*}=\${word#*=}" ;;
+	esac
+done
+hostname "${lab_name:-guest}"
+echo "127.0.0.1 localhost" >/etc/hosts
+
+# What this lab's kernel has as modules; a kernel that has them built in needs nothing.
+for m in virtio_blk virtio_net virtio_rng dm-mod; do modprobe -q $m; done
+
+# Network cables: lab.net=ADDRESS,NIC:PEER:MTU,... one cable for each peer, each with a host route.
+ip link set lo up
+if [ -n "$lab_net" ]; then
+	address=${lab_net%%,*}
+	i=0
+	for cable in $(echo "${lab_net#*,}" | tr ',' ' '); do
+		nic=eth$i; i=$((i + 1))
+		peer=${cable%%:*}; mtu=${cable#*:}
+		ip link set $nic mtu "$mtu" up
+		ip addr add "$address/32" dev $nic
+		ip route add "$peer/32" dev $nic src "$address"
+	done
+fi
+
+# Disks get the names that the lab gave them, whatever they are attached as.
+lab_disks() {
+	for sys in /sys/block/vd* /sys/block/nvme*n*; do
+		[ -e "$sys" ] || continue
+		serial=
+		[ -r "$sys/serial" ] && serial=$(cat "$sys/serial")
+		[ -r "$sys/device/serial" ] && serial=$(cat "$sys/device/serial")
+		serial=$(echo $serial)
+		[ -z "$serial" ] || ln -sf "/dev/${sys##*/}" "/dev/lab/$serial"
+	done
+}
+n=0
+while :; do
+	lab_disks
+	[ "$(ls /dev/lab | wc -l)" -ge "${lab_disks:-0}" ] && break
+	n=$((n + 1)); [ $n -gt 200 ] && { echo "lab: disks missing: $(ls /dev/lab)"; break; }
+	usleep 50000
+done
+
+port=/dev/vport0p1
+for p in /sys/class/virtio-ports/*; do
+	[ -e "$p" ] && [ "$(cat "$p/name")" = lab.agent ] && port=/dev/${p##*/}
+done
+# Output of stray processes must not mix with kernel messages on the console.
+while :; do
+	/sbin/guest-agent $port >/dev/null 2>>/run/agent.log </dev/null
+	usleep 100000
+done

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Where things lie inside the build root."""
+
+import os
+import pathlib
+import subprocess
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+CACHE = pathlib.Path(os.environ.get("DMREPL_CACHE", "/cache"))
+LOGS = CACHE / "logs"
+BUILD = CACHE / "build"
+STATIC = CACHE / "target" / "x86_64-unknown-linux-gnu" / "release"
+MARK = pathlib.Path("/etc/dm-replicate-root")
+
+
+def release() -> str:
+    """The release of the stock kernel that the guests boot."""
+    return pathlib.Path("/etc/dm-replicate-kernel").read_text().strip()
+
+
+def kernel() -> pathlib.Path:
+    return pathlib.Path("/boot/vmlinuz-" + release())
+
+
+def module(variant: str = "plain") -> pathlib.Path:
+    """The module as scripts/build makes it; a variant is a mutation's name."""
+    return BUILD / variant / "dm_replicate.ko"
+
+
+def require_root():
+    if not MARK.exists():
+        raise SystemExit("the lab runs inside the build root: scripts/in-root python3 ...")
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
