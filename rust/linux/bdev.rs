@@ -71,6 +71,8 @@ impl fmt::Display for DevName {
     }
 }
 
+kernel_display!(DevT, DevName);
+
 /// How the file behind a device is closed.
 enum Close {
     /// Ours: give up the claim of this holder, then close. What the box holds does not matter,
@@ -396,6 +398,7 @@ fn sectors(bytes: usize) -> Result<u64> {
 mod tests {
     use super::*;
     use crate::pages::PagePool;
+    use kernel::str::CString;
 
     /// The RAM disk that the test kernel has.
     const RAM: &CStr = c"/dev/ram0";

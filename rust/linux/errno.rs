@@ -137,6 +137,8 @@ impl fmt::Display for BlkStatus {
     }
 }
 
+kernel_display!(BlkStatus);
+
 impl fmt::Debug for BlkStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

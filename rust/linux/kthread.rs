@@ -204,7 +204,7 @@ mod tests {
             let inside = owned.clone();
             Thread::spawn(c"kunit-drop", move |_| drop(inside))?.stop();
         }
-        assert!(owned.into_unique_or_drop().is_some());
+        assert!(Arc::into_unique_or_drop(owned).is_some());
         Ok(())
     }
 

@@ -13,6 +13,17 @@ compile_error!("pages are reached through the linear map, which needs a 64-bit k
 #[allow(dead_code)]
 const __LOG_PREFIX: &[u8] = b"dm_replicate\0";
 
+/// Makes types with [`core::fmt::Display`] usable in the kernel's `fmt!` and `pr_*!`, too.
+macro_rules! kernel_display {
+    ($($ty:ty),*) => {$(
+        impl kernel::fmt::Display for $ty {
+            fn fmt(&self, f: &mut kernel::fmt::Formatter<'_>) -> kernel::fmt::Result {
+                core::fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+
 mod bindings;
 
 pub mod bdev;

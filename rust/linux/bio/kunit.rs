@@ -246,7 +246,7 @@ mod tests {
             }
         });
         drop(queue);
-        assert!(owned.into_unique_or_drop().is_some());
+        assert!(Arc::into_unique_or_drop(owned).is_some());
         Ok(())
     }
 }

@@ -55,6 +55,9 @@ pub struct PageBuf {
     list: List,
     pages: usize,
     len: usize,
+    /// All pages were there: giving them back is news for those who wait for pages. What a failed
+    /// attempt gives back is not, or a waiter that tries again would wake itself for ever.
+    whole: bool,
     pool: Arc<PagePool>,
 }
 
@@ -78,6 +81,7 @@ impl PageBuf {
             list,
             pages: 0,
             len: 0,
+            whole: false,
             pool: pool.clone(),
         };
         // On failure the drop of `buf` gives back what it has got.
@@ -85,6 +89,7 @@ impl PageBuf {
             return None;
         }
         buf.len = bytes;
+        buf.whole = true;
         Some(buf)
     }
 
@@ -318,6 +323,8 @@ impl Drop for PageBuf {
         if let List::Page(page) = core::mem::replace(&mut self.list, none) {
             self.pool.give_back(core::iter::once(page));
         }
-        self.pool.tell_returned();
+        if self.whole {
+            self.pool.tell_returned();
+        }
     }
 }
