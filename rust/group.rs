@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A group on this host: one SRL, its volumes, its links, one order.
+//!
+//! | thread | does | room |
+//! |---|---|---|
+//! | log worker | batches, log flushes, completions, parked bios | [`crate::log_worker`] |
+//! | applier | replay, data-volume writes, checkpoints, superblocks | [`crate::applier`] |
+//! | two per link | sending; acknowledgements or receiving | [`crate::link`] |
+//!
+//! # Lock order
+//!
+//! registry > `lists` > superblock (in [`Srl`]) > `status` > **order lock** (innermost, a spinlock).
+//! Nothing sleeps under the order lock; nobody waits for a thread with any of them held.
+//!
+//! # End of life
+//!
+//! `group del` is refused while a volume is attached or a link is there. Then the threads are stopped
+//! and joined; they hold the group by `Arc`, so the last one to go frees it.
+
+pub(crate) mod admission;
+pub(crate) mod order;
+pub(crate) mod start;
+pub(crate) mod takeover;
+pub(crate) mod volumes;
+
+use crate::{
+    event::{self, Code, Severity},
+    link::Link,
+    refuse::Refusal,
+    srl::Srl,
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex, SpinLock,
+    },
+};
+use order::{Order, Phase};
+use replicate_core::{
+    engine::{position::LinkId, Role},
+    group::{Name, Replica},
+    units::{EpochId, GroupUuid, HostId, Position, Seq},
+};
+use replicate_linux::{
+    event::Event,
+    kthread::Thread,
+    pages::PagePool, //
+};
+
+/// What an administrator may set, changeable live.
+pub(crate) struct Settings {
+    /// At the latest so long after a write is written the log is flushed.
+    pub(crate) commit_interval_ms: Atomic<u32>,
+    /// ... or once so many bytes wait for it.
+    pub(crate) commit_bytes: Atomic<u64>,
+    /// How long a starting primary waits for its links.
+    pub(crate) start_wait_ms: Atomic<u32>,
+    /// Bytes that may be under way to a secondary of this group.
+    pub(crate) window_bytes: Atomic<u64>,
+    /// Limit of the page pool.
+    pub(crate) pool_bytes: Atomic<u64>,
+}
+
+/// Counters, for status.
+#[derive(Default)]
+pub(crate) struct Stats {
+    pub(crate) writes: Counter,
+    pub(crate) bytes: Counter,
+    pub(crate) batches: Counter,
+    pub(crate) flushes: Counter,
+    pub(crate) checkpoints: Counter,
+    pub(crate) stalls: Counter,
+    pub(crate) overlaid_reads: Counter,
+    pub(crate) log_bytes: Counter,
+}
+
+/// A number that only grows.
+pub(crate) struct Counter(Atomic<u64>);
+
+impl Default for Counter {
+    fn default() -> Self {
+        Counter(Atomic::new(0))
+    }
+}
+
+impl Counter {
+    /// Adds `n`. Any context.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Its value.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What does not change while the group is there, but for an empty secondary that is adopted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) uuid: GroupUuid,
+    pub(crate) host: HostId,
+    pub(crate) epoch: EpochId,
+    pub(crate) epoch_index: u32,
+    pub(crate) replica: Replica,
+}
+
+/// Links and threads: things that come and go by command.
+pub(crate) struct Lists {
+    /// Links, in the order in which they were added.
+    pub(crate) links: KVec<Arc<Link>>,
+    /// The group's own threads.
+    pub(crate) threads: KVec<Thread>,
+    /// The shared secret.
+    pub(crate) secret: KVec<u8>,
+    /// The group is being removed: nothing may be added.
+    pub(crate) closing: bool,
+}
+
+/// Why the group is in the state that it is in.
+pub(crate) struct Status {
+    pub(crate) reason: crate::reason::Reason,
+    pub(crate) text: Option<CString>,
+    pub(crate) since_ns: u64,
+    pub(crate) takeover: Option<CString>,
+}
+
+/// A group. See the module.
+#[pin_data]
+pub(crate) struct Group {
+    /// Its name on this host.
+    pub(crate) name: Name,
+    /// Its log.
+    pub(crate) srl: Arc<Srl>,
+    /// Memory for payloads.
+    pub(crate) pool: Arc<PagePool>,
+    /// Wakes the log worker.
+    pub(crate) log_wake: Arc<Event>,
+    /// Wakes the applier.
+    pub(crate) apply_wake: Arc<Event>,
+    /// Notified when positions moved: for whoever waits for a drain, a takeover, a removal.
+    pub(crate) moved: Arc<Event>,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Stats,
+    #[pin]
+    pub(crate) order: SpinLock<KBox<Order>>,
+    #[pin]
+    pub(crate) identity: SpinLock<Identity>,
+    #[pin]
+    pub(crate) lists: Mutex<Lists>,
+    #[pin]
+    pub(crate) status: Mutex<Status>,
+}
+
+impl Group {
+    /// Role of this host.
+    pub(crate) fn role(&self) -> Role {
+        self.order.lock().engine.role()
+    }
+
+    /// Its identity.
+    pub(crate) fn identity(&self) -> Identity {
+        *self.identity.lock()
+    }
+
+    /// The newest position.
+    pub(crate) fn head(&self) -> Position {
+        let seq = self.order.lock().engine.head();
+        Position {
+            epoch: self.identity().epoch,
+            seq,
+        }
+    }
+
+    /// The commit point.
+    pub(crate) fn commit(&self) -> Seq {
+        self.order.lock().engine.commit()
+    }
+
+    /// Wakes every link's sender: something moved that it may want to tell. Does not sleep.
+    pub(crate) fn wake_links(&self) {
+        self.order.lock().wake_links();
+    }
+
+    /// A link with that name.
+    pub(crate) fn link(&self, name: &Name) -> Option<Arc<Link>> {
+        let lists = self.lists.lock();
+        let link = lists.links.iter().find(|l| l.name == *name)?;
+        Some(link.clone())
+    }
+
+    /// Marks a link `needs-sync`: the log keeps nothing for it any more. Durable with the next superblock,
+    /// which the applier writes at once, before it frees anything.
+    pub(crate) fn give_up(&self, id: LinkId) {
+        self.order.lock().engine.positions.set_needs_sync(id);
+        let link = {
+            let lists = self.lists.lock();
+            let found = lists.links.iter().find(|l| l.id == id).cloned();
+            found
+        };
+        if let Some(link) = link {
+            link.overflowed();
+        }
+        self.apply_wake.notify();
+    }
+
+    /// The log failed: closes the group for writes. Every bio with a seq that was not completed ends in EIO.
+    pub(crate) fn fail(&self, refusal: Refusal) {
+        let mut out = replicate_linux::dm::BioList::new();
+        {
+            let mut o = self.order.lock();
+            if matches!(o.phase, Phase::Failed | Phase::Gone) {
+                return;
+            }
+            o.phase = Phase::Failed;
+            o.drain(true, &mut out);
+        }
+        pr_err!("group {}: {}\n", self.name.as_str(), refusal.text());
+        self.set_reason(crate::reason::Reason::LogFailed, refusal.text());
+        event::group(self, Code::LogFailed, Severity::Critical, refusal.text());
+        while let Some(bio) = out.pop() {
+            bio.end(replicate_linux::errno::BlkStatus::IOERR);
+        }
+    }
+
+    /// Records why the group is as it is.
+    pub(crate) fn set_reason(&self, reason: crate::reason::Reason, text: &str) {
+        let text = CString::try_from_fmt(fmt!("{text}")).ok();
+        let mut s = self.status.lock();
+        s.reason = reason;
+        s.text = text;
+        s.since_ns = replicate_linux::clock::wall_ns();
+    }
+
+    /// Stops the group's threads and waits for them. No lock may be held.
+    pub(crate) fn stop(&self) {
+        let threads = {
+            let mut lists = self.lists.lock();
+            lists.closing = true;
+            core::mem::take(&mut lists.threads)
+        };
+        self.log_wake.notify();
+        self.apply_wake.notify();
+        drop(threads);
+    }
+}

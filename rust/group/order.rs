@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the group's order lock protects: the engine, and the payloads and bios of its records.
+//!
+//! The order lock is a spinlock. It is taken in process context only (`map()`, the group's threads, the
+//! links' threads), never in bio end_io, and nothing under it sleeps. It is the innermost lock.
+
+use crate::{
+    memory::{Engine, Fixed},
+    volume::{State, Volume},
+};
+use kernel::{prelude::*, sync::Arc};
+use replicate_core::{
+    engine::{position::LinkId, Full, Role},
+    order::window::Placed,
+    units::{Op, Range, Record, Seq, VolumeId},
+};
+use replicate_linux::{
+    clock,
+    dm::{BioList, BioOp, MappedBio},
+    errno::BlkStatus,
+    event::Event,
+    pages::PageBuf,
+};
+
+/// Reads that may be overlaid at a time; more wait in their lane.
+pub(crate) const MAX_PINS: usize = 64;
+/// Volumes in a group at most.
+pub(crate) const MAX_VOLUMES: usize = 256;
+
+/// Whether a group takes I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A starting primary holds its writes until its links have answered, or until then (monotonic ns).
+    Holding { until_ns: u64 },
+    /// I/O flows by the rules of the role.
+    Active,
+    /// The secondary is becoming the primary.
+    TakingOver,
+    /// Took over without a ring: writes go straight to the data devices, feeding no link.
+    Unlogged,
+    /// The log failed, or this host found its history forked at start: writes end in EIO.
+    Failed,
+    /// The group is being removed.
+    Gone,
+}
+
+/// One attached volume and its bios that wait.
+pub(crate) struct Lane {
+    /// The volume.
+    pub(crate) volume: Arc<Volume>,
+    /// Writes and flushes without a seq, in order of arrival.
+    pub(crate) parked: BioList,
+    /// Reads that wait for a pin, or for the volume to become active.
+    pub(crate) reads: BioList,
+}
+
+/// A read that will be overlaid with what memory held when it was submitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pin {
+    /// What was on the data volume for certain.
+    pub(crate) applied: Seq,
+    /// Newest record that the read must see.
+    pub(crate) head: Seq,
+    /// What it reads.
+    pub(crate) range: Range,
+}
+
+/// Flushes that wait for a commit point.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    pub(crate) bios: BioList,
+    pub(crate) target: Seq,
+}
+
+/// See the module.
+pub(crate) struct Order {
+    /// The core's machine.
+    pub(crate) engine: Engine,
+    /// Payload of each record in the window, by the window's index.
+    pub(crate) payloads: Fixed<Option<Arc<PageBuf>>>,
+    /// Bio of each record that is not completed, by the window's index.
+    pub(crate) bios: Fixed<Option<MappedBio>>,
+    /// Attached volumes.
+    pub(crate) lanes: KVec<Lane>,
+    /// Flushes that wait for the commit point they found.
+    pub(crate) flushes: Flushes,
+    /// Flushes that came later: they wait for a later one.
+    pub(crate) later: Flushes,
+    /// Reads under way that will be overlaid.
+    pub(crate) pins: [Option<Pin>; MAX_PINS],
+    /// Whether I/O flows.
+    pub(crate) phase: Phase,
+    /// Bytes admitted since the commit point last moved.
+    pub(crate) uncommitted_bytes: u64,
+    /// When the oldest uncommitted record was admitted (monotonic ns), 0: none.
+    pub(crate) uncommitted_since: u64,
+    /// Wakes the senders of the links: more may be sent, or told.
+    pub(crate) link_wakes: KVec<(LinkId, Arc<Event>)>,
+    /// Somebody wants ring space that only a checkpoint can give.
+    pub(crate) wants_space: bool,
+}
+
+/// What became of a bio handed to the group.
+pub(crate) enum Taken {
+    /// It has a seq, or waits in a list; it will be ended.
+    Kept,
+    /// It has a place in the order: wake the log worker.
+    Admitted,
+    /// End it with this status, outside the lock.
+    End(MappedBio, BlkStatus),
+    /// Not now: park it.
+    NotNow(MappedBio),
+}
+
+impl Order {
+    /// The lane of a volume.
+    pub(crate) fn lane(&mut self, volume: &Volume) -> Option<&mut Lane> {
+        self.lanes
+            .iter_mut()
+            .find(|l| core::ptr::eq::<Volume>(&*l.volume, volume))
+    }
+
+    /// The attached volume with that id.
+    pub(crate) fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.lanes
+            .iter()
+            .find(|l| l.volume.id() == Some(id))
+            .map(|l| l.volume.clone())
+    }
+
+    /// Whether writes of `volume` may be admitted now.
+    pub(crate) fn is_open(&self, volume: &Volume) -> bool {
+        self.phase == Phase::Active
+            && self.engine.role() == Role::Primary
+            && volume.state() == State::Active
+            && !self.engine.is_replaying()
+    }
+
+    /// Gives a write, discard or write-zeroes its place in the order.
+    pub(crate) fn admit(
+        &mut self,
+        volume: &Volume,
+        bio: MappedBio,
+        payload: Option<(Arc<PageBuf>, u32)>,
+    ) -> Taken {
+        if volume.state() == State::Failed || self.phase == Phase::Failed || self.phase == Phase::Gone {
+            return Taken::End(bio, BlkStatus::IOERR);
+        }
+        let Some(id) = volume.id().filter(|_| self.is_open(volume)) else {
+            return Taken::NotNow(bio);
+        };
+        let op = match bio.op() {
+            BioOp::Write => Op::Write,
+            BioOp::Discard if volume.discard_zero => Op::WriteZeroes,
+            BioOp::Discard => Op::Discard,
+            BioOp::WriteZeroes => Op::WriteZeroes,
+            BioOp::Read | BioOp::Flush | BioOp::Other => return Taken::End(bio, BlkStatus::NOTSUPP),
+        };
+        let range = Range {
+            volume: id,
+            sector: replicate_core::units::Sector(bio.sector()),
+            sectors: bio.sectors(),
+        };
+        if !range.in_one_extent() || range.end() > volume.size {
+            return Taken::End(bio, BlkStatus::IOERR);
+        }
+        let (payload, crc) = match payload {
+            Some((p, crc)) => (Some(p), crc),
+            None => (None, 0),
+        };
+        let admitted = self.engine.admit(
+            op,
+            range,
+            bio.is_fua(),
+            bio.is_nounmap(),
+            crc,
+            clock::wall_ns(),
+        );
+        match admitted {
+            Ok(seq) => {
+                let i = self.engine.window.index(seq);
+                if let Some(p) = self.payloads.as_mut().get_mut(i) {
+                    *p = payload;
+                }
+                if let Some(b) = self.bios.as_mut().get_mut(i) {
+                    *b = Some(bio);
+                }
+                if self.uncommitted_since == 0 {
+                    self.uncommitted_since = clock::monotonic_ns();
+                }
+                self.uncommitted_bytes = self.uncommitted_bytes.saturating_add(range.bytes().0);
+                self.wake_links();
+                Taken::Admitted
+            }
+            Err(Full::Ring) => {
+                self.wants_space = true;
+                Taken::NotNow(bio)
+            }
+            Err(Full::Window | Full::Role) => Taken::NotNow(bio),
+            Err(Full::Failed) => Taken::End(bio, BlkStatus::IOERR),
+        }
+    }
+
+    /// Wakes every link's sender. Does not sleep.
+    pub(crate) fn wake_links(&self) {
+        for (_, wake) in self.link_wakes.iter() {
+            wake.notify();
+        }
+    }
+
+    /// A flush: ends at once where nothing completed is uncommitted, else waits for the log flush.
+    pub(crate) fn flush(&mut self, bio: MappedBio) -> Taken {
+        let target = self.engine.flush_target();
+        if self.engine.log_failed() {
+            return Taken::End(bio, BlkStatus::IOERR);
+        }
+        if self.engine.flush_ready(target) {
+            return Taken::End(bio, BlkStatus::OK);
+        }
+        let to = if self.flushes.bios.is_empty() {
+            &mut self.flushes
+        } else {
+            &mut self.later
+        };
+        to.target = to.target.max(target);
+        to.bios.push(bio);
+        Taken::Admitted
+    }
+
+    /// Flushes whose commit point has come.
+    pub(crate) fn ready_flushes(&mut self, out: &mut BioList) {
+        while !self.flushes.bios.is_empty() && self.engine.flush_ready(self.flushes.target) {
+            out.append(&mut self.flushes.bios);
+            core::mem::swap(&mut self.flushes, &mut self.later);
+            self.later.target = Seq::NONE;
+        }
+    }
+
+    /// Takes the bio of `seq`, to end it.
+    pub(crate) fn take_bio(&mut self, seq: Seq) -> Option<MappedBio> {
+        let i = self.engine.window.index(seq);
+        self.bios.as_mut().get_mut(i)?.take()
+    }
+
+    /// The payload of `seq`, which must be in the window.
+    pub(crate) fn payload(&self, seq: Seq) -> Option<Arc<PageBuf>> {
+        let i = self.engine.window.index(seq);
+        self.payloads.as_ref().get(i)?.clone()
+    }
+
+    /// A record with its payload, if both are in memory.
+    pub(crate) fn held(&self, seq: Seq) -> Option<(Record, Option<Arc<PageBuf>>)> {
+        let record = self.engine.window.get(seq)?.record;
+        let payload = self.payload(seq);
+        if payload.is_none() && record.payload_bytes() > 0 {
+            return None;
+        }
+        Some((record, payload))
+    }
+
+    /// Keeps the payload of a record that arrived from a peer or was read back.
+    pub(crate) fn keep(&mut self, seq: Seq, payload: Option<Arc<PageBuf>>) {
+        let i = self.engine.window.index(seq);
+        if let Some(p) = self.payloads.as_mut().get_mut(i) {
+            *p = payload;
+        }
+    }
+
+    /// A record arrives from the wire with its payload.
+    pub(crate) fn receive(&mut self, record: Record, payload: Option<Arc<PageBuf>>) -> Placed {
+        let placed = self.engine.receive(record);
+        if matches!(placed, Placed::InOrder | Placed::Early) {
+            self.keep(record.seq, payload);
+        }
+        placed
+    }
+
+    /// Drops from memory what nobody needs there; `keep_from`: lowest seq that senders still want.
+    pub(crate) fn retire(&mut self, keep_from: Seq) {
+        let pinned = self
+            .pins
+            .iter()
+            .flatten()
+            .map(|p| p.applied.next())
+            .min()
+            .unwrap_or(Seq(u64::MAX));
+        let from = self.engine.window.base();
+        let to = self.engine.retire(keep_from.min(pinned));
+        let mut seq = from.next();
+        while seq <= to {
+            self.keep(seq, None);
+            seq = seq.next();
+        }
+    }
+
+    /// Drops payloads of records that the window no longer holds (after a truncation or a restart).
+    pub(crate) fn forget_strays(&mut self) {
+        let base = self.engine.window.base();
+        let n = self.engine.window.capacity();
+        let mut seq = base.next();
+        for _ in 0..n {
+            if !self.engine.window.holds(seq) {
+                self.keep(seq, None);
+            }
+            seq = seq.next();
+        }
+    }
+
+    /// Whether a read of `range` must see something that the data volume may not hold yet.
+    pub(crate) fn must_overlay(&self, range: &Range) -> bool {
+        let applied = self.engine.applier.applied();
+        self.engine
+            .window
+            .newest_overlap(range, applied, self.engine.head())
+            .is_some()
+    }
+
+    /// Registers a read that will be overlaid; its number, or `None` when too many are under way.
+    pub(crate) fn pin(&mut self, range: Range) -> Option<usize> {
+        let pin = Pin {
+            applied: self.engine.applier.applied(),
+            head: self.engine.head(),
+            range,
+        };
+        let i = self.pins.iter().position(Option::is_none)?;
+        if let Some(p) = self.pins.get_mut(i) {
+            *p = Some(pin);
+        }
+        Some(i)
+    }
+
+    /// The oldest record after `after` that the pinned read must see over what it read.
+    pub(crate) fn next_overlay(&self, pin: &Pin, after: Seq) -> Option<(Record, Option<Arc<PageBuf>>)> {
+        let mut oldest = None;
+        self.engine
+            .window
+            .overlapping(&pin.range, pin.applied.max(after), pin.head, |s| {
+                oldest = Some(s.record.seq);
+                true
+            });
+        let seq = oldest?;
+        let record = self.engine.window.get(seq)?.record;
+        Some((record, self.payload(seq)))
+    }
+
+    /// Ends everything that has no seq, and where `with_seq` everything that has one too.
+    pub(crate) fn drain(&mut self, with_seq: bool, out: &mut BioList) {
+        for lane in self.lanes.iter_mut() {
+            out.append(&mut lane.parked);
+            out.append(&mut lane.reads);
+        }
+        if with_seq {
+            for b in self.bios.as_mut() {
+                if let Some(b) = b.take() {
+                    out.push(b);
+                }
+            }
+            out.append(&mut self.flushes.bios);
+            out.append(&mut self.later.bios);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A refusal: an errno with the sentence that a user reads.
+//!
+//! Made where the cause is known, carried up to netlink (extack), device-mapper (the kernel log) or a
+//! link's reason. The text names the object, the cause and the way out.
+
+use core::fmt::Write as _;
+use kernel::{prelude::*, str::CString};
+
+/// Longest text, in bytes.
+const MAX_TEXT: usize = 400;
+
+/// Why something is not done.
+pub(crate) struct Refusal {
+    /// The errno for programs.
+    pub(crate) error: Error,
+    text: Option<CString>,
+}
+
+impl Refusal {
+    /// A refusal with its text. May sleep. Where no memory is left for the text the errno stays.
+    pub(crate) fn new(error: Error, text: fmt::Arguments<'_>) -> Self {
+        let mut bounded = Bounded::default();
+        // A text that is too long is cut; that is no failure.
+        let _ = bounded.write_fmt(text);
+        Refusal {
+            error,
+            text: CString::try_from_fmt(fmt!("{}", bounded.as_str())).ok(),
+        }
+    }
+
+    /// The sentence.
+    pub(crate) fn text(&self) -> &str {
+        match &self.text {
+            Some(t) => t.to_str().unwrap_or("(text is not UTF-8)"),
+            None => "no further reason known",
+        }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::new(error, fmt!("failed with error {}", error.to_errno()))
+    }
+}
+
+impl From<kernel::alloc::AllocError> for Refusal {
+    fn from(_: kernel::alloc::AllocError) -> Self {
+        Refusal {
+            error: ENOMEM,
+            text: None,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(r: Refusal) -> Self {
+        r.error
+    }
+}
+
+/// A text that is cut where it grows too long.
+pub(crate) struct Bounded {
+    bytes: [u8; MAX_TEXT],
+    len: usize,
+}
+
+impl Default for Bounded {
+    fn default() -> Self {
+        Bounded {
+            bytes: [0; MAX_TEXT],
+            len: 0,
+        }
+    }
+}
+
+impl Bounded {
+    /// What was written so far.
+    pub(crate) fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
+        core::str::from_utf8(bytes).unwrap_or("")
+    }
+}
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        for c in s.chars() {
+            let mut utf8 = [0u8; 4];
+            let c = c.encode_utf8(&mut utf8).as_bytes();
+            let end = self.len + c.len();
+            match self.bytes.get_mut(self.len..end) {
+                Some(to) => to.copy_from_slice(c),
+                None => return Err(fmt::Error),
+            }
+            self.len = end;
+        }
+        Ok(())
+    }
+}

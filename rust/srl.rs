@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The SRL device: superblocks and ring, as bytes on a block device.
+//!
+//! Everything here sleeps: it is for group add, the applier and the links' threads. The log worker
+//! writes batches itself (see [`crate::log_worker`]).
+//!
+//! The superblock in memory is the durable one: [`Srl::update`] changes a copy, writes it with
+//! PREFLUSH and FUA to both places of the other slot, and only then lets readers see it. One mutex
+//! serializes updates; it may be taken with no other lock but the group's lists held.
+
+pub(crate) mod reader;
+
+use crate::refuse::Refusal;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{Arc, Mutex}, //
+};
+use replicate_core::{
+    log::{
+        ring::{Place, Ring},
+        superblock::{self, Choice, Superblock, SuperblockError},
+    },
+    units::Bytes, //
+};
+use replicate_linux::{
+    bdev::{BlockDevice, Holder, Mode},
+    bio::Flags,
+};
+
+const SECTOR: u64 = 512;
+
+/// A superblock and the scratch in which the next one is made.
+struct Buffers {
+    durable: KVVec<u8>,
+    next: KVVec<u8>,
+}
+
+/// The SRL of one group on this host.
+#[pin_data]
+pub(crate) struct Srl {
+    dev: Arc<BlockDevice>,
+    path: CString,
+    block: u32,
+    ring: Option<(Bytes, Bytes)>,
+    #[pin]
+    buffers: Mutex<Buffers>,
+}
+
+impl Srl {
+    /// Opens `path` for this group alone and reads its superblock. Changes nothing. May sleep.
+    pub(crate) fn open(path: &CStr) -> Result<Arc<Srl>, Refusal> {
+        let shown = path.to_str().unwrap_or("?");
+        let owned = CString::try_from(path)?;
+        let dev = BlockDevice::open(path, Mode::ReadWrite, Holder::Exclusive).map_err(|e| {
+            if e == EBUSY {
+                Refusal::new(EBUSY, fmt!("SRL {shown} is in use: another group, a mount or a device-mapper table holds it"))
+            } else {
+                Refusal::new(e, fmt!("SRL {shown} cannot be opened (error {})", e.to_errno()))
+            }
+        })?;
+        let bytes = Bytes(dev.nr_sectors().saturating_mul(SECTOR));
+        let mut copy = zeroed(superblock_bytes())?;
+        let mut best = zeroed(superblock_bytes())?;
+        let mut choice = Choice::new();
+        for (i, at) in superblock::copy_offsets(bytes).iter().enumerate() {
+            let result = match dev.read_sync(at.0 / SECTOR, &mut copy) {
+                Ok(()) => superblock::validate(&copy),
+                Err(_) => Err(SuperblockError::Unreadable),
+            };
+            if choice.consider(i, result) {
+                best.copy_from_slice(&copy);
+            }
+        }
+        let sb = |e: SuperblockError| {
+            Refusal::new(EUCLEAN_OR_INVAL, fmt!("SRL {shown}: {e}"))
+        };
+        choice.finish().map_err(sb)?;
+        let mut durable = zeroed(superblock_bytes())?;
+        let (block, ring) = {
+            let s = Superblock::mut_from(&mut durable).ok_or(EINVAL)?;
+            s.load(&best).map_err(sb)?;
+            s.check_device(bytes, dev.physical_block_size()).map_err(sb)?;
+            (s.block(), s.ring().map(|a| (a.start, a.length)))
+        };
+        let next = zeroed(superblock_bytes())?;
+        let srl = Arc::pin_init(
+            pin_init!(Srl {
+                dev,
+                path: owned,
+                block,
+                ring,
+                buffers <- new_mutex!(Buffers { durable, next }),
+            }),
+            GFP_KERNEL,
+        )?;
+        Ok(srl)
+    }
+
+    /// The device.
+    pub(crate) fn dev(&self) -> &Arc<BlockDevice> {
+        &self.dev
+    }
+
+    /// The path that the administrator gave.
+    pub(crate) fn path(&self) -> &CStr {
+        &self.path
+    }
+
+    /// Unit of everything in the ring.
+    pub(crate) fn block(&self) -> u32 {
+        self.block
+    }
+
+    /// Size of the ring, where there is one.
+    pub(crate) fn ring_bytes(&self) -> Option<Bytes> {
+        self.ring.map(|(_, length)| length)
+    }
+
+    /// First sector on the device of `offset` bytes into the ring.
+    pub(crate) fn ring_sector(&self, offset: Bytes) -> u64 {
+        let start = self.ring.map_or(0, |(start, _)| start.0);
+        start.saturating_add(offset.0) / SECTOR
+    }
+
+    /// Looks at the durable superblock. May sleep.
+    pub(crate) fn read<R>(&self, f: impl FnOnce(&Superblock) -> R) -> Result<R> {
+        let mut b = self.buffers.lock();
+        let sb = Superblock::mut_from(&mut b.durable).ok_or(EINVAL)?;
+        Ok(f(sb))
+    }
+
+    /// Changes the superblock and returns once that is durable. May sleep; blocks only other updates.
+    ///
+    /// When `f` refuses, or the device does, the superblock in memory stays what it was. After a device
+    /// error the slot that was written may hold either: the caller closes the log.
+    pub(crate) fn update<R, E: From<Error>>(
+        &self,
+        f: impl FnOnce(&mut Superblock) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut guard = self.buffers.lock();
+        let b = &mut *guard;
+        b.next.copy_from_slice(&b.durable);
+        let sb = Superblock::mut_from(&mut b.next).ok_or(EINVAL)?;
+        let r = f(sb)?;
+        sb.advance();
+        let offsets = sb.write_offsets();
+        let image = sb.seal();
+        // Both copies of one slot; the other slot stays valid until these are durable.
+        let mut flags = Flags::PREFLUSH_FUA;
+        for at in offsets {
+            self.dev.write_sync(at.0 / SECTOR, image, flags)?;
+            flags = Flags::FUA;
+        }
+        core::mem::swap(&mut b.durable, &mut b.next);
+        Ok(r)
+    }
+
+    /// The ring's geometry with this live part.
+    pub(crate) fn ring(&self, tail: Place, head: Place) -> Option<Ring> {
+        self.ring
+            .map(|(_, length)| Ring::new(length, self.block, tail, head))
+    }
+}
+
+/// What an unusable superblock is answered with.
+const EUCLEAN_OR_INVAL: Error = EINVAL;
+
+/// Bytes of a superblock image.
+fn superblock_bytes() -> usize {
+    core::mem::size_of::<Superblock>()
+}
+
+/// A zeroed buffer. May sleep.
+pub(crate) fn zeroed(bytes: usize) -> Result<KVVec<u8>> {
+    Ok(KVVec::from_elem(0u8, bytes, GFP_KERNEL)?)
+}
