@@ -14,6 +14,7 @@ mod netlink;
 mod render;
 mod secret;
 mod size;
+mod srl;
 mod status;
 mod time;
 mod uapi;
@@ -55,7 +56,7 @@ fn run(command: &Command) -> Result {
             clap_complete::generate(*shell, &mut Cli::command(), "dmrepl", &mut script);
             io::stdout().write_all(&script).map_err(output_failed)
         }
-        Command::Srl(_) => Err(Error::new("no srl yet")),
+        Command::Srl(command) => srl::run(command),
     }
 }
 
