@@ -8,7 +8,7 @@
 //!
 //! The caller holds the group's order lock around every call, executes what the `plan_*` calls return
 //! and reports back. Nothing here waits. Rooms: [`log`](self::log) (log writes, flushes, completions), [`apply`]
-//! (rounds, region copies), [`checkpoint`], [`replica`] (what a secondary does more), [`position`] (links).
+//! (rounds), [`checkpoint`], [`replica`] (what a secondary does more), [`copies`] (a sync), [`position`] (links).
 //!
 //! # Order of events in a record's life, and who holds it back
 //!
@@ -22,6 +22,7 @@
 
 pub mod apply;
 pub mod checkpoint;
+pub mod copies;
 pub mod log;
 pub mod position;
 pub mod replica;
@@ -40,8 +41,8 @@ use crate::{
     rules::{on, Rule},
     units::{Chain, Op, Range, Record, Seq},
 };
+use copies::Copies;
 use position::Positions;
-use replica::Copies;
 
 /// The storage an engine works in.
 pub trait Memory {
@@ -84,6 +85,21 @@ pub struct NoRing {
     pub redo_durable: bool,
 }
 
+impl NoRing {
+    /// As the superblock says after a start: everything up to `applied` is durable on the volumes, nothing
+    /// above `horizon` was ever written there, and `redo` says that a redo was begun and not ended.
+    ///
+    /// What lies between may be there in any mixture that kept `depends_on`, so it is redone as a whole.
+    pub fn after_start(applied: Seq, horizon: Seq, redo: bool) -> Self {
+        NoRing {
+            durable: applied,
+            horizon: horizon.max(applied),
+            redo: (horizon > applied).then_some(horizon),
+            redo_durable: redo && horizon > applied,
+        }
+    }
+}
+
 /// Why a write cannot be admitted now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Full {
@@ -98,6 +114,7 @@ pub enum Full {
 }
 
 /// The engine. See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Engine<M: Memory> {
     /// Records in memory.
     pub window: Window<M::Slots, M::Heads>,
@@ -272,5 +289,20 @@ impl<M: Memory> Engine<M> {
         }
         self.window.retire(upto);
         self.window.base()
+    }
+
+    /// Where a sync of a link starts, and the chain value there: the commit point, because the peer must not
+    /// start above what this host could lose, and all that is not committed yet must be sent.
+    pub fn sync_start(&self) -> Option<(Seq, Chain)> {
+        let start = self.commit();
+        self.window.chain_at(start).map(|chain| (start, chain))
+    }
+
+    /// Oldest record that the log still holds; the next one to come when it holds none.
+    pub fn oldest(&self) -> Seq {
+        match &self.log {
+            Log::Ring(w) => w.index.first().map_or(self.head().next(), |m| m.first),
+            Log::NoRing(_) => self.head().next(),
+        }
     }
 }

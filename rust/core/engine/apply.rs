@@ -75,6 +75,8 @@ impl<M: Memory> Engine<M> {
                         redo: true,
                     });
                 }
+                // What lies beyond keeps its order again, so it waits until the redo was declared ended.
+                limit = limit.min(to);
             }
             if n.horizon <= self.applier.applied() && limit > n.horizon {
                 let step = (self.window.capacity() / 2).max(1);
@@ -133,10 +135,7 @@ impl<M: Memory> Engine<M> {
 
     /// Stops the applier at `seq` (no further than it is now); `None` lets it go on.
     pub fn set_quiesce(&mut self, at: Option<Seq>) -> Seq {
-        let stop = match self.applier.round() {
-            Some((_, last)) => last,
-            None => self.applier.applied(),
-        };
+        let stop = self.applier.submitted();
         self.quiesce = at.map(|s| s.max(stop));
         self.quiesce.unwrap_or(stop)
     }

@@ -17,10 +17,11 @@ use crate::{
     units::Seq,
 };
 
-/// Data writes up to `upto` are complete; the data devices are to be flushed.
+/// Data writes up to `upto`, and so many copies, are complete; the data devices are to be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Begun {
     upto: Seq,
+    copies: u64,
 }
 
 /// Everything up to `upto` is durable on the data devices.
@@ -40,6 +41,8 @@ pub struct Update {
     pub tail: Option<Mark>,
     /// Without a ring: a redo ended, the flag goes.
     pub redo_ended: bool,
+    /// A sync ended: the replica is consistent.
+    pub sync_ended: bool,
 }
 
 impl<M: Memory> Engine<M> {
@@ -47,12 +50,14 @@ impl<M: Memory> Engine<M> {
     pub fn checkpoint_begin(&self) -> Begun {
         Begun {
             upto: self.applier.clean(),
+            copies: self.copies.to_flush(),
         }
     }
 
     /// The data devices were flushed after [`Self::checkpoint_begin`].
     pub fn checkpoint_flushed(&mut self, begun: Begun) -> Flushed {
         self.applier.data_flushed(begun.upto);
+        self.copies.flushed(begun.copies);
         Flushed { upto: begun.upto }
     }
 
@@ -63,6 +68,7 @@ impl<M: Memory> Engine<M> {
             Log::Ring(w) => {
                 let mut keep = flushed.upto.min(w.commit_point());
                 if self.role == Role::Primary {
+                    self.positions.settle(w.commit_point());
                     keep = keep.min(self.positions.tail_limit(w.commit_point()));
                 }
                 w.index.find(keep.next())
@@ -77,11 +83,15 @@ impl<M: Memory> Engine<M> {
             commit: self.commit(),
             tail,
             redo_ended,
+            sync_ended: self.copies.ends_at(flushed.upto),
         }
     }
 
     /// The superblock that says so is durable: the space before the tail is free.
     pub fn checkpoint_done(&mut self, update: Update) {
+        if update.sync_ended {
+            self.copies.ended();
+        }
         match &mut self.log {
             Log::Ring(w) => {
                 if let Some(mark) = update.tail {
@@ -99,8 +109,11 @@ impl<M: Memory> Engine<M> {
         }
     }
 
-    /// Whether a checkpoint would free space or raise an acknowledgement.
+    /// Whether a checkpoint would free space, raise an acknowledgement or end a sync.
     pub fn checkpoint_useful(&self) -> bool {
+        if self.copies.want_flush() || self.copies.ends_at(self.applier.clean()) {
+            return true;
+        }
         match &self.log {
             Log::Ring(w) => {
                 let mut keep = self.applier.clean().min(w.commit_point());

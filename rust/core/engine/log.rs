@@ -4,16 +4,16 @@
 
 use super::{Engine, Log, Memory, Role};
 use crate::{
-    log::writer::Plan,
+    log::{recovery::Epochs, writer::Plan},
     rules::{on, Rule},
     units::Seq,
 };
 
 impl<M: Memory> Engine<M> {
-    /// The next log write, if one should start.
-    pub fn plan_batch(&mut self) -> Option<Plan> {
+    /// The next log write, if one should start. All its records are of the epoch of its first.
+    pub fn plan_batch(&mut self, lineage: &impl Epochs) -> Option<Plan> {
         match &mut self.log {
-            Log::Ring(w) => w.plan(&self.window),
+            Log::Ring(w) => w.plan(&self.window, lineage),
             Log::NoRing(_) => None,
         }
     }

@@ -36,6 +36,8 @@ pub struct Position {
     pub in_sync: bool,
     /// The log does not hold what this link needs; it pins nothing.
     pub needs_sync: bool,
+    /// A synchronisation runs: the replica is inconsistent, so the link is not in-sync however level it is.
+    pub syncing: bool,
 }
 
 /// All links' positions.
@@ -76,6 +78,7 @@ impl Positions {
                 kept: kept.unwrap_or(Seq::NONE),
                 in_sync: false,
                 needs_sync: kept.is_none(),
+                syncing: false,
             });
         }
     }
@@ -127,16 +130,13 @@ impl Positions {
         let Some(l) = self.get_mut(id) else {
             return false;
         };
-        l.received = l.received.max(received);
-        l.logged = l.logged.max(logged);
-        l.applied = l.applied.max(applied);
-        let data = if on(Rule::TailOnDataAck) {
-            l.logged
-        } else {
-            l.received
-        };
-        l.kept = l.kept.max(data.min(commit));
-        if !l.in_sync && l.mode != Mode::Async && !l.needs_sync && l.level() >= head {
+        // Nobody can hold what has no seq yet.
+        l.received = l.received.max(received.min(head));
+        l.logged = l.logged.max(logged.min(head));
+        l.applied = l.applied.max(applied.min(head));
+        l.kept = l.settled(commit);
+        let level = !l.needs_sync && !l.syncing && l.level() >= head;
+        if !l.in_sync && l.mode != Mode::Async && level {
             l.in_sync = true;
             return true;
         }
@@ -151,12 +151,28 @@ impl Positions {
         }
     }
 
-    /// A sync began, or equality was declared: the log keeps everything above `from`.
-    pub fn synced_from(&mut self, id: LinkId, from: Seq) {
+    /// A sync began (`syncing`), or equality was declared: the log keeps everything above `from`.
+    pub fn synced_from(&mut self, id: LinkId, from: Seq, syncing: bool) {
         if let Some(l) = self.get_mut(id) {
             l.needs_sync = false;
+            l.syncing = syncing;
+            l.in_sync = false;
             l.kept = from;
             (l.received, l.logged, l.applied) = (from, from, from);
+        }
+    }
+
+    /// The peer reported the sync ended: it is consistent. The next acknowledgement may bring it in-sync.
+    pub fn sync_ended(&mut self, id: LinkId) {
+        if let Some(l) = self.get_mut(id) {
+            l.syncing = false;
+        }
+    }
+
+    /// The commit point reached `commit`: takes up data acks that were above it when they came.
+    pub fn settle(&mut self, commit: Seq) {
+        for l in self.links.iter_mut().flatten() {
+            l.kept = l.settled(commit);
         }
     }
 
@@ -187,7 +203,7 @@ impl Positions {
             .iter()
             .flatten()
             .filter(|l| !l.needs_sync)
-            .map(|l| l.kept.min(commit))
+            .map(|l| l.settled(commit).min(commit))
             .min()
             .unwrap_or(commit)
     }
@@ -202,6 +218,16 @@ impl Positions {
 }
 
 impl Position {
+    /// The data ack as far as this host cannot lose what it acknowledges.
+    fn settled(&self, commit: Seq) -> Seq {
+        let data = if on(Rule::TailOnDataAck) {
+            self.logged
+        } else {
+            self.received
+        };
+        self.kept.max(data.min(commit))
+    }
+
     /// The acknowledgement that this link's mode waits for.
     pub fn level(&self) -> Seq {
         match self.mode {

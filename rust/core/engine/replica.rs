@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a secondary does more: take records from the wire, acknowledge, place region copies, take over.
+//! What a secondary does more: take records from the wire, acknowledge, drop what never was, take over.
 
-use super::{Engine, Log, Memory, Role};
+use super::{Engine, Log, Memory, NoRing, Role};
 use crate::{
     log::ring::Place,
     order::window::Placed,
     rules::{on, Rule},
-    units::{Bytes, Chain, Range, Record, Seq},
+    units::{Bytes, Chain, Record, Seq},
 };
 
 /// What a secondary tells its primary: three cumulative positions of this session.
@@ -19,43 +19,6 @@ pub struct Acks {
     pub logged: Seq,
     /// On the volumes.
     pub applied: Seq,
-}
-
-/// Region copies that wait for their turn at most.
-pub const MAX_COPIES: usize = 4;
-
-/// A region copy as an item of the stream: after `after`, before every later record that overlaps it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Copy {
-    /// Number of the item, from 1.
-    pub item: u64,
-    /// The record it follows.
-    pub after: Seq,
-    /// What it covers.
-    pub range: Range,
-}
-
-/// Copies that arrived and are not written yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Copies {
-    waiting: [Option<Copy>; MAX_COPIES],
-    /// Items up to here were written to the data volumes.
-    pub written: u64,
-}
-
-impl Copies {
-    /// Whether `record` must wait for a copy that precedes it.
-    pub fn block(&self, record: &Record) -> bool {
-        self.waiting
-            .iter()
-            .flatten()
-            .any(|c| c.after < record.seq && c.range.overlaps(&record.range))
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.iter().all(Option::is_none)
-    }
 }
 
 impl<M: Memory> Engine<M> {
@@ -127,10 +90,7 @@ impl<M: Memory> Engine<M> {
 
     /// Whether a seq above `fork` may already be on the data volumes: then this replica is ahead of that history.
     pub fn applied_bound(&self) -> Seq {
-        let submitted = match self.applier.round() {
-            Some((_, last)) => last,
-            None => self.applier.applied(),
-        };
+        let submitted = self.applier.submitted();
         match &self.log {
             Log::Ring(_) => submitted,
             Log::NoRing(n) => submitted.max(n.horizon),
@@ -141,6 +101,12 @@ impl<M: Memory> Engine<M> {
     /// to learn where it ends, and hands that place to [`Self::truncate`].
     pub fn must_rescan(&self, fork: Seq) -> bool {
         matches!(&self.log, Log::Ring(w) if w.logged_head() > fork)
+    }
+
+    /// What the superblock that adopts a new lineage must state as its commit position: nothing above `fork`
+    /// ever was. Else the next scan would miss what it believes to be proven.
+    pub fn adopted_commit(&self, fork: Seq) -> Seq {
+        self.commit().min(fork)
     }
 
     /// A new lineage, durable by now, says that nothing above `fork` ever was. No log write may be in flight.
@@ -177,13 +143,9 @@ impl<M: Memory> Engine<M> {
 
     /// A new session begins: forgets early arrivals and what the former one said of the commit point.
     pub fn session_began(&mut self) {
-        let head = self.window.head();
-        let fork = if self.head() > head { self.head() } else { head };
         self.peer_commit = Seq::NONE;
-        if self.window.head() == self.head() {
-            self.truncate_early(fork);
-        }
-        self.copies = Copies::default();
+        self.truncate_early(self.head());
+        self.copies.session_began();
     }
 
     fn truncate_early(&mut self, head: Seq) {
@@ -201,17 +163,20 @@ impl<M: Memory> Engine<M> {
         self.window.truncate(head);
     }
 
-    /// Forgets everything and starts at `seq`: a sync begins there, or equality at `seq` was declared.
-    pub fn restart_at(&mut self, seq: Seq, chain: Chain) {
+    /// Forgets everything and starts at `seq`: a sync begins there (`syncing`), or equality at `seq` was declared.
+    ///
+    /// The superblock says so by now: applied and commit position `seq`, tail at the ring's head with `seq + 1`
+    /// and `chain`, and for a sync `inconsistent`. Nothing may be in flight.
+    pub fn restart_at(&mut self, seq: Seq, chain: Chain, syncing: bool) {
         self.window.reset(seq, chain);
         self.applier.jump(seq);
         self.recovered = seq;
         self.peer_commit = seq;
-        self.copies = Copies::default();
+        self.copies.restart(syncing);
         match &mut self.log {
             Log::Ring(w) => w.restart_at(seq),
             Log::NoRing(n) => {
-                *n = super::NoRing {
+                *n = NoRing {
                     durable: seq,
                     horizon: seq,
                     redo: None,
@@ -221,44 +186,11 @@ impl<M: Memory> Engine<M> {
         }
     }
 
-    /// A region copy arrived. `false`: no room, or out of turn; the session must end.
-    pub fn copy_arrived(&mut self, copy: Copy) -> bool {
-        if copy.item <= self.copies.written {
-            return true;
-        }
-        match self.copies.waiting.iter_mut().find(|c| c.is_none()) {
-            Some(place) => {
-                *place = Some(copy);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A copy whose turn has come: all records up to `after` are here, those that overlap it are written.
-    pub fn next_copy(&self) -> Option<Copy> {
-        if self.applier.round().is_some() {
-            return None;
-        }
-        let ready = |c: &&Copy| {
-            c.item == self.copies.written.saturating_add(1)
-                && self.head() >= c.after
-                && self
-                    .window
-                    .newest_overlap(&c.range, self.applier.applied(), c.after)
-                    .is_none()
-        };
-        self.copies.waiting.iter().flatten().find(ready).copied()
-    }
-
-    /// That copy was written to its data volume.
-    pub fn copy_written(&mut self, item: u64) {
-        for c in &mut self.copies.waiting {
-            if c.is_some_and(|c| c.item == item) {
-                *c = None;
-            }
-        }
-        self.copies.written = self.copies.written.max(item);
+    /// Whether the volumes (with the log) are one state of the history: no sync and no redo is unfinished.
+    /// A takeover is refused otherwise, unless forced.
+    pub fn is_consistent(&self) -> bool {
+        let redoing = matches!(&self.log, Log::NoRing(n) if n.redo.is_some() && n.redo_durable);
+        !redoing && !self.copies.is_syncing()
     }
 
     /// First step of a takeover, after all sessions are closed: cuts at the gap-free end `T` and returns it.
@@ -270,8 +202,12 @@ impl<M: Memory> Engine<M> {
             Log::NoRing(n) if n.redo.is_some() && !n.redo_durable => self.applier.applied(),
             _ => self.head(),
         };
-        self.truncate_early(end.max(self.window.head().min(end)));
-        self.peer_commit = Seq(u64::MAX);
+        self.truncate_early(end);
+        if let Log::NoRing(_) = &self.log {
+            // Its volumes are all it has, so T goes there now. With a ring they wait for the new epoch: a crash
+            // before it is durable leaves a secondary that is not ahead of its primary.
+            self.peer_commit = Seq(u64::MAX);
+        }
         self.demand(end);
         end
     }

@@ -20,10 +20,13 @@ use crate::{
     units::{Range, Sector, Seq, VolumeId, EXTENT_SECTORS},
 };
 
+/// Copies sent and not reported durable yet, at most: what the peer has room for.
+pub const MAX_OUTSTANDING: usize = 4;
+
 /// One region copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CopyItem {
-    /// Number of the item, from 1.
+    /// Number of the item, from 1 in each session.
     pub item: u64,
     /// The record it follows in the stream.
     pub after: Seq,
@@ -34,11 +37,17 @@ pub struct CopyItem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Wanted,
-    Reading { after: Seq },
-    Read { after: Seq },
+    Reading {
+        after: Seq,
+    },
+    Read {
+        after: Seq,
+    },
     /// Every region of the present volume was sent; the caller names the next one.
     VolumeDone,
-    Ended { end: Seq },
+    Ended {
+        end: Seq,
+    },
     Told,
 }
 
@@ -51,22 +60,33 @@ pub struct Copies {
     item: u64,
     stage: Stage,
     last_commit: Seq,
+    sent: [Option<Sent>; MAX_OUTSTANDING],
+    durable: (VolumeId, Sector),
+}
+
+/// A copy on its way: its item and where the cursor is when it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Sent {
+    item: u64,
+    cursor: (VolumeId, Sector),
 }
 
 impl Copies {
-    /// A sync that goes on at `cursor` of a volume of `size` sectors; `item` copies were durable before.
-    pub fn new(volume: VolumeId, size: Sector, cursor: Sector, item: u64) -> Self {
+    /// A sync that goes on, in a new session, at `cursor` of a volume of `size` sectors.
+    pub fn new(volume: VolumeId, size: Sector, cursor: Sector) -> Self {
         Copies {
             volume,
             size,
             cursor,
-            item,
+            item: 0,
             stage: if cursor < size {
                 Stage::Wanted
             } else {
                 Stage::VolumeDone
             },
             last_commit: Seq::NONE,
+            sent: [None; MAX_OUTSTANDING],
+            durable: (volume, cursor),
         }
     }
 
@@ -91,7 +111,8 @@ impl Copies {
 
     /// The region to copy next, if it would follow record `after`.
     pub fn wanted(&self, after: Seq) -> Option<CopyItem> {
-        matches!(self.stage, Stage::Wanted).then(|| self.current(after))
+        let room = self.sent.iter().any(Option::is_none);
+        (room && matches!(self.stage, Stage::Wanted)).then(|| self.current(after))
     }
 
     /// The region being read.
@@ -134,11 +155,30 @@ impl Copies {
         let done = self.current(Seq::NONE);
         self.item = done.item;
         self.cursor = done.range.end();
+        if let Some(place) = self.sent.iter_mut().find(|s| s.is_none()) {
+            *place = Some(Sent {
+                item: self.item,
+                cursor: (self.volume, self.cursor),
+            });
+        }
         self.stage = if self.cursor < self.size {
             Stage::Wanted
         } else {
             Stage::VolumeDone
         };
+    }
+
+    /// The peer reported all copies up to `item` durable.
+    pub fn acknowledged(&mut self, item: u64) {
+        let mut newest = 0;
+        for place in &mut self.sent {
+            if let Some(s) = place.take_if(|s| s.item <= item) {
+                if s.item > newest {
+                    newest = s.item;
+                    self.durable = s.cursor;
+                }
+            }
+        }
     }
 
     /// Whether the caller must name the next volume with [`Self::next_volume`] or end with [`Self::finish`].
@@ -153,6 +193,8 @@ impl Copies {
             size,
             cursor: Sector(0),
             item: self.item,
+            sent: self.sent,
+            durable: self.durable,
             stage: if size.0 > 0 {
                 Stage::Wanted
             } else {
@@ -187,9 +229,9 @@ impl Copies {
         }
     }
 
-    /// Volume and sector that the copies have reached.
+    /// Volume and sector up to which the copies are durable at the peer: what the superblock may say.
     pub fn cursor(&self) -> (VolumeId, Sector) {
-        (self.volume, self.cursor)
+        self.durable
     }
 
     /// Whether a copy may be read from memory: never, but in a mutation.

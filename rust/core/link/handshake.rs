@@ -135,10 +135,11 @@ pub fn fork(mine: &Primary<'_>, peer: &Peer<'_>) -> Option<Position> {
     let mine_ends = mine.lineage.last_seq_of(&common.id).unwrap_or(mine.head);
     let theirs_ends = peer.lineage.last_seq_of(&common.id);
     let seq = theirs_ends.map_or(mine_ends, |t| t.min(mine_ends));
-    Some(Position {
+    // The common epoch may own nothing yet: then the last common record is of an older one.
+    Some(mine.lineage.position(seq).unwrap_or(Position {
         epoch: common.id,
         seq,
-    })
+    }))
 }
 
 /// The peer's own check of a welcome: it may drop above `fork` only what it never applied.
@@ -208,7 +209,13 @@ mod tests {
         })
     }
 
-    fn verdict(mine: &[Entry], head: u64, theirs: &[Entry], logged: u64, applied: u64) -> Option<Verdict> {
+    fn verdict(
+        mine: &[Entry],
+        head: u64,
+        theirs: &[Entry],
+        logged: u64,
+        applied: u64,
+    ) -> Option<Verdict> {
         let peer = Peer {
             lineage: Lineage::new(Before::default(), theirs).ok()?,
             replica: Replica::Consistent,

@@ -7,7 +7,7 @@
 //! Records need credit; control messages need none, so that the commit point, without which the peer
 //! cannot apply and so cannot give credit, always gets through.
 
-use super::copies::{CopyItem, Copies};
+use super::copies::{Copies, CopyItem};
 use crate::{
     rules::{on, Rule},
     units::{Record, Seq},
@@ -39,6 +39,8 @@ pub enum Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
     next: Seq,
+    /// Highest record that was ever sent in this session; `next` goes back when one is asked for again.
+    sent: Seq,
     credit_seq: Seq,
     credit_bytes: u64,
     sent_bytes: u64,
@@ -52,6 +54,7 @@ impl Sender {
     pub fn new(resume: Seq, copies: Option<Copies>) -> Self {
         Sender {
             next: resume,
+            sent: resume.prev(),
             credit_seq: resume.prev(),
             credit_bytes: 0,
             sent_bytes: 0,
@@ -84,7 +87,7 @@ impl Sender {
         commit: Seq,
         overlap: impl FnOnce(&CopyItem, Seq) -> Option<Seq>,
     ) -> Send {
-        let last = self.next.prev();
+        let last = self.sent;
         if let Some(c) = &self.copies {
             if let Some(item) = c.read() {
                 return Send::Copy(item);
@@ -133,6 +136,7 @@ impl Sender {
     /// That record was sent, with `commit` in its header.
     pub fn record_sent(&mut self, record: &Record, commit: Seq) {
         self.next = record.seq.next();
+        self.sent = self.sent.max(record.seq);
         self.sent_bytes = self
             .sent_bytes
             .saturating_add(u64::from(record.payload_bytes()));
@@ -146,7 +150,7 @@ impl Sender {
 
     /// Reading of the wanted region starts.
     pub fn copy_begins(&mut self) {
-        let last = self.next.prev();
+        let last = self.sent;
         if let Some(c) = &mut self.copies {
             c.begin(last);
         }
@@ -154,7 +158,7 @@ impl Sender {
 
     /// It was read, when the commit point was `commit`.
     pub fn copy_read(&mut self, commit: Seq) {
-        let last = self.next.prev();
+        let last = self.sent;
         if let Some(c) = &mut self.copies {
             c.done_reading(commit, last);
         }

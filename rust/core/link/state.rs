@@ -102,16 +102,16 @@ pub fn step(state: State, event: Event) -> (State, Actions) {
         (Event::Refused, _) => State::Refused,
         (Event::Overflowed, _) => State::NeedsSync,
     };
-    let was_flowing = matches!(
-        state,
-        State::CatchingUp | State::Streaming | State::Syncing
-    );
+    let was_flowing = matches!(state, State::CatchingUp | State::Streaming | State::Syncing);
     let flows = matches!(next, State::CatchingUp | State::Streaming | State::Syncing);
     let actions = Actions {
         close: live && !flows && next != State::Handshake,
         ungate: was_flowing && !flows,
-        tell: next != state && !(next == State::Handshake || state == State::Handshake && !flows && next == State::Connecting),
-        retry: matches!(next, State::Connecting | State::Refused | State::NeedsSync) && live,
+        tell: next != state
+            && !(next == State::Handshake
+                || state == State::Handshake && !flows && next == State::Connecting),
+        retry: matches!(next, State::Connecting | State::Refused | State::NeedsSync)
+            && matches!(event, Event::Lost | Event::Refused | Event::Overflowed),
     };
     (next, actions)
 }
@@ -155,7 +155,12 @@ mod tests {
 
     #[test]
     fn a_disabled_link_stays_idle_until_it_is_enabled() {
-        for e in [Event::Lost, Event::Connected, Event::Refused, Event::Overflowed] {
+        for e in [
+            Event::Lost,
+            Event::Connected,
+            Event::Refused,
+            Event::Overflowed,
+        ] {
             assert_eq!(step(State::Idle, e).0, State::Idle);
         }
         assert_eq!(step(State::Idle, Event::Enable).0, State::Connecting);

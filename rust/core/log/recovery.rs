@@ -17,11 +17,14 @@
 //! one: **scan, flush the log device, superblock with the new epoch, replay, accept writes** ([`Step`]).
 
 use crate::{
+    lineage::Lineage,
     log::{
+        batch::BatchHead,
         format::MAX_BATCH_BYTES,
         ring::{Place, Ring},
         writer::MAX_IN_FLIGHT,
     },
+    rules::{on, Rule},
     units::{Bytes, Chain, EpochId, Seq},
 };
 
@@ -50,6 +53,27 @@ pub struct Expected {
     pub epoch: EpochId,
     /// Chain value before it.
     pub chain: Chain,
+}
+
+impl Expected {
+    /// Whether a batch that parsed well at this place is the one that must be here. Its payloads are still
+    /// to be verified.
+    pub fn matches(&self, ring: &Ring, head: &BatchHead, epoch: &EpochId) -> bool {
+        self.lies_here(ring, head, epoch)
+            && head.first_seq == self.first
+            && head.chain == self.chain
+    }
+
+    /// Whether a batch that parsed well at this place is evidence of what was durable.
+    pub fn proves(&self, ring: &Ring, head: &BatchHead, epoch: &EpochId) -> bool {
+        self.lies_here(ring, head, epoch) && head.first_seq > self.first
+    }
+
+    fn lies_here(&self, ring: &Ring, head: &BatchHead, epoch: &EpochId) -> bool {
+        *epoch == self.epoch
+            && head.offset == ring.offset(self.place)
+            && head.lap == ring.lap(self.place)
+    }
 }
 
 /// A batch that the caller found and verified in full.
@@ -92,6 +116,26 @@ pub enum Outcome {
 pub trait Epochs {
     /// Epoch of `seq` and its last seq (`Seq(u64::MAX)` for the newest one).
     fn epoch_of(&self, seq: Seq) -> (EpochId, Seq);
+}
+
+impl Epochs for Lineage<'_> {
+    fn epoch_of(&self, seq: Seq) -> (EpochId, Seq) {
+        match self.at(seq) {
+            Some(e) => (e.id, self.last_seq_of(&e.id).unwrap_or(Seq(u64::MAX))),
+            None if self.is_empty() => (EpochId::NONE, Seq(u64::MAX)),
+            None => (self.before().epoch, self.before().last),
+        }
+    }
+}
+
+/// First seq of the epoch that a primary begins after a crash, or at a takeover, that left it with `head`.
+///
+/// The superblock that names the epoch is durable before a record of it is written or sent, and before a
+/// volume takes writes. Trace X1 without it: the peer holds a record that the primary lost, and takes
+/// the next one of the same number for a duplicate. `None` only in that mutation.
+#[must_use]
+pub fn new_epoch(head: Seq) -> Option<Seq> {
+    on(Rule::NewEpoch).then(|| head.next())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -210,7 +254,9 @@ impl Scan {
     }
 
     fn evidence_end(&self, from: Place) -> Place {
-        let far = from.0.saturating_add(EVIDENCE_BYTES.min(self.ring.size().0));
+        let far = from
+            .0
+            .saturating_add(EVIDENCE_BYTES.min(self.ring.size().0));
         Place(far.min(self.ring.next_lap(from).0))
     }
 
@@ -255,7 +301,7 @@ pub enum Step {
 impl Step {
     /// The first step.
     pub fn first() -> Step {
-        if crate::rules::on(crate::rules::Rule::RecoveryFlush) {
+        if on(Rule::RecoveryFlush) {
             Step::Flush
         } else {
             Step::Superblock

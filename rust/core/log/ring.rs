@@ -214,6 +214,11 @@ impl<S: Store<Mark>> Index<S> {
         self.stride = self.stride.max(average / 2);
     }
 
+    /// The oldest mark.
+    pub fn first(&self) -> Option<Mark> {
+        self.live().first().copied()
+    }
+
     /// The last mark whose first record is at or before `seq`.
     pub fn find(&self, seq: Seq) -> Option<Mark> {
         let live = self.live();

@@ -17,6 +17,7 @@ use crate::{
     log::{
         batch::{batch_bytes, worst_case_bytes},
         format::{MAX_BATCH_BYTES, MAX_BATCH_RECORDS},
+        recovery::Epochs,
         ring::{Index, Mark, Place, Ring},
     },
     order::{
@@ -132,7 +133,14 @@ impl<I: Store<Mark>> Writer<I> {
     }
 
     /// The next log write, if one should start now.
-    pub fn plan<S: Store<Slot>, H: Store<Seq>>(&mut self, window: &Window<S, H>) -> Option<Plan> {
+    ///
+    /// A batch never spans two epochs: its descriptor names one, and the scan cuts it where that one ends. A
+    /// secondary that catches up over a primary's crash has records of both in memory.
+    pub fn plan<S: Store<Slot>, H: Store<Seq>>(
+        &mut self,
+        window: &Window<S, H>,
+        lineage: &impl Epochs,
+    ) -> Option<Plan> {
         if self.failed || self.next > window.head() {
             return None;
         }
@@ -141,11 +149,15 @@ impl<I: Store<Mark>> Writer<I> {
         let block = self.ring.block();
         let (first, mut last) = (self.next, self.next.prev());
         let (mut count, mut payload, mut reserved, mut fua) = (0u32, 0u32, 0u64, false);
+        let (_, bound) = lineage.epoch_of(first);
         while let Some(slot) = window.get(last.next()) {
             let r = &slot.record;
             let sum = payload.saturating_add(r.payload_bytes());
             let n = count.saturating_add(1);
-            if n > MAX_BATCH_RECORDS || batch_bytes(n, sum, block) > MAX_BATCH_BYTES {
+            if n > MAX_BATCH_RECORDS
+                || batch_bytes(n, sum, block) > MAX_BATCH_BYTES
+                || r.seq > bound
+            {
                 break;
             }
             (count, payload, last) = (n, sum, last.next());
@@ -280,5 +292,6 @@ impl<I: Store<Mark>> Writer<I> {
         self.written = self.written.min(fork);
         self.commit = self.commit.min(fork);
         self.demand = self.demand.min(fork);
+        self.flushing = self.flushing.map(|target| target.min(fork));
     }
 }

@@ -67,6 +67,11 @@ impl Applier {
         self.round
     }
 
+    /// Everything up to here was at least submitted to the data volumes.
+    pub fn submitted(&self) -> Seq {
+        self.round.map_or(self.applied, |(_, last)| last)
+    }
+
     /// Starts the next round within `(applied, limit]`; `allow` says whether a record may be submitted now.
     ///
     /// Returns first and last seq; the caller writes every record of it that is not superseded.
@@ -187,21 +192,33 @@ mod tests {
     fn a_round_ends_before_an_overlap() {
         let mut w = window(&[(0, 8), (8, 8), (4, 8), (100, 1)]);
         let mut a = Applier::new(Seq(0));
-        assert_eq!(a.plan(&mut w, Seq(4), true, |_| true), Some((Seq(1), Seq(2))));
+        assert_eq!(
+            a.plan(&mut w, Seq(4), true, |_| true),
+            Some((Seq(1), Seq(2)))
+        );
         assert_eq!(a.plan(&mut w, Seq(4), true, |_| true), None);
         a.round_done(true);
-        assert_eq!(a.plan(&mut w, Seq(4), true, |_| true), Some((Seq(3), Seq(4))));
+        assert_eq!(
+            a.plan(&mut w, Seq(4), true, |_| true),
+            Some((Seq(3), Seq(4)))
+        );
     }
 
     #[test]
     fn a_covered_record_is_superseded_only_where_the_log_can_replay() {
         let mut w = window(&[(0, 8), (0, 8)]);
         let mut a = Applier::new(Seq(0));
-        assert_eq!(a.plan(&mut w, Seq(2), true, |_| true), Some((Seq(1), Seq(2))));
+        assert_eq!(
+            a.plan(&mut w, Seq(2), true, |_| true),
+            Some((Seq(1), Seq(2)))
+        );
         assert_eq!(w.get(Seq(1)).map(|s| s.superseded), Some(true));
         let mut w = window(&[(0, 8), (0, 8)]);
         let mut a = Applier::new(Seq(0));
-        assert_eq!(a.plan(&mut w, Seq(2), false, |_| true), Some((Seq(1), Seq(1))));
+        assert_eq!(
+            a.plan(&mut w, Seq(2), false, |_| true),
+            Some((Seq(1), Seq(1)))
+        );
     }
 
     #[test]

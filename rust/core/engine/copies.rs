@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Region copies at the replica: items of the stream, ordered by overlap like records.
+//!
+//! A copy stands after record `after`: it is written once all overlapping records up to there are on the
+//! volume, and no later overlapping record is applied before it. Items are numbered from 1 in each session,
+//! written one at a time, in order. They are reported to the primary once they are flushed, which moves its
+//! cursor; the sync ends when all of them are, and the records up to the stated end are applied and flushed.
+//!
+//! Nothing is taken unless the superblock says durably that the replica is inconsistent.
+
+use super::{Engine, Memory};
+use crate::{
+    link::copies::MAX_OUTSTANDING,
+    units::{Range, Record, Seq},
+};
+
+/// A region copy as an item of the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Copy {
+    /// Number of the item, from 1 in each session.
+    pub item: u64,
+    /// The record it follows.
+    pub after: Seq,
+    /// What it covers.
+    pub range: Range,
+}
+
+/// Copies under way to this host. Counts are of this run; `base` is where the session began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Copies {
+    waiting: [Option<Copy>; MAX_OUTSTANDING],
+    writing: Option<Copy>,
+    base: u64,
+    written: u64,
+    flushed: u64,
+    end: Option<(Seq, u64)>,
+    syncing: bool,
+}
+
+impl Copies {
+    /// Whether `record` must wait for a copy that precedes it.
+    pub fn block(&self, record: &Record) -> bool {
+        self.waiting
+            .iter()
+            .flatten()
+            .chain(&self.writing)
+            .any(|c| c.after < record.seq && c.range.overlaps(&record.range))
+    }
+
+    /// Whether nothing waits and nothing is being written.
+    pub fn is_empty(&self) -> bool {
+        self.writing.is_none() && self.waiting.iter().all(Option::is_none)
+    }
+
+    /// Whether the replica is inconsistent until a sync ends.
+    pub fn is_syncing(&self) -> bool {
+        self.syncing
+    }
+
+    /// The superblock says that a sync is unfinished: it goes on in the next session.
+    pub fn set_syncing(&mut self) {
+        self.syncing = true;
+    }
+
+    /// The last item of this session that is durable: what the copy ack says.
+    pub fn durable_item(&self) -> u64 {
+        self.flushed.saturating_sub(self.base)
+    }
+
+    fn last_written(&self) -> u64 {
+        self.written.saturating_sub(self.base)
+    }
+
+    /// Written copies of this run, for a checkpoint to cover.
+    pub(super) fn to_flush(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether a flush would cover copies that are not durable yet.
+    pub(super) fn want_flush(&self) -> bool {
+        self.written > self.flushed
+    }
+
+    pub(super) fn flushed(&mut self, upto: u64) {
+        self.flushed = self.flushed.max(upto);
+    }
+
+    /// Whether the sync is over once everything up to `applied` is flushed.
+    pub(super) fn ends_at(&self, applied: Seq) -> bool {
+        self.syncing
+            && self
+                .end
+                .is_some_and(|(end, items)| applied >= end && self.durable_item() >= items)
+    }
+
+    pub(super) fn ended(&mut self) {
+        self.syncing = false;
+        self.end = None;
+    }
+
+    /// Items are numbered anew. One that is being written still blocks its region, but counts no more.
+    pub(super) fn session_began(&mut self) {
+        self.waiting = [None; MAX_OUTSTANDING];
+        if let Some(c) = &mut self.writing {
+            c.item = 0;
+        }
+        self.base = self.written;
+        self.end = None;
+    }
+
+    pub(super) fn restart(&mut self, syncing: bool) {
+        self.session_began();
+        self.syncing = syncing;
+    }
+}
+
+impl<M: Memory> Engine<M> {
+    /// A region copy arrived. `false`: no room, out of turn, or no sync: the session must end.
+    pub fn copy_arrived(&mut self, copy: Copy) -> bool {
+        let c = &self.copies;
+        if c.syncing && (copy.item <= c.last_written() || self.is_held(copy.item)) {
+            return true;
+        }
+        // A later overlapping record that is already on its way to the volume must not be overwritten.
+        let submitted = self.applier.submitted();
+        let overtaken = copy.after < self.window.base()
+            || self
+                .window
+                .newest_overlap(&copy.range, copy.after, submitted)
+                .is_some();
+        if !c.syncing || overtaken {
+            return false;
+        }
+        match self.copies.waiting.iter_mut().find(|c| c.is_none()) {
+            Some(place) => {
+                *place = Some(copy);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn is_held(&self, item: u64) -> bool {
+        let c = &self.copies;
+        c.waiting
+            .iter()
+            .chain([&c.writing])
+            .flatten()
+            .any(|c| c.item == item)
+    }
+
+    /// The copy to write now, if its turn has come: all records up to `after` are here, those that overlap it
+    /// are written. Report with [`Self::copy_written`].
+    pub fn next_copy(&mut self) -> Option<Copy> {
+        if self.applier.round().is_some() || self.copies.writing.is_some() {
+            return None;
+        }
+        let next = self.copies.last_written().saturating_add(1);
+        let head = self.window.head();
+        let applied = self.applier.applied();
+        let window = &self.window;
+        let place = self.copies.waiting.iter_mut().find(|c| {
+            c.is_some_and(|c| {
+                c.item == next
+                    && head >= c.after
+                    && window.newest_overlap(&c.range, applied, c.after).is_none()
+            })
+        })?;
+        self.copies.writing = place.take();
+        self.copies.writing
+    }
+
+    /// The copy from [`Self::next_copy`] was written to its data volume.
+    pub fn copy_written(&mut self) {
+        if self.copies.writing.take().is_some_and(|c| c.item != 0) {
+            self.copies.written = self.copies.written.saturating_add(1);
+        }
+    }
+
+    /// The primary told where the sync ends, and how many copies this session had.
+    pub fn sync_end_told(&mut self, end: Seq, items: u64) {
+        self.copies.end = Some((end, items));
+    }
+}
