@@ -155,7 +155,7 @@ fn dump_shows_what_was_written() {
                 "seq": seq, "epoch": image.epoch().to_string(), "volume": 0, "sector": write.sector,
                 "sectors": write.bytes / 512, "op": "write", "crc": write.crc(seq), "depends_on": seq - 1,
                 "time_ns": 1_000_000_000 + seq, "fua": seq % 2 == 0, "origin": 1, "payload": "ok",
-                "state": "live", "lap": got["lap"], "offset": got["offset"],
+                "payload_offset": image.payload_at(seq), "state": "live", "lap": 0, "offset": got["offset"],
             })
         );
     }

@@ -76,7 +76,7 @@ pub fn run(path: &Path) -> Result {
             offset_text(&reader, place.0)
         ))?;
     }
-    verdict(&device, &outcome, 0)?;
+    verdict(&device, &outcome)?;
     print(&format!("{}: whole", device.path()))
 }
 

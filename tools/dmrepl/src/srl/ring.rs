@@ -39,18 +39,22 @@ pub struct Entry {
     pub record: Record,
     /// Whether the payload is what the header says; `None` without payload.
     pub payload: Option<bool>,
+    /// Where the payload lies on the device.
+    pub payload_at: u64,
     /// Chain after it.
     pub chain: Chain,
 }
 
 impl Batch {
-    fn new(head: &Head<'_>, bytes: &[u8]) -> Self {
+    /// From what begins with `bytes`, which were read at byte `start` of the device.
+    fn new(head: &Head<'_>, bytes: &[u8], start: u64) -> Self {
         let mut chain = head.batch().chain;
         let records = head.records().map(|(r, offset)| {
             chain = record::chain_record(chain, &r).unwrap_or_default();
             Entry {
                 record: r,
                 payload: verify(&r, offset, bytes),
+                payload_at: start.saturating_add(offset.into()),
                 chain,
             }
         });
@@ -146,10 +150,11 @@ impl<'d> Reader<'d> {
             block: self.block,
             ring: self.area.length,
         };
+        let start = self.area.start.plus(offset);
         let bytes = self.at(offset.0)?;
         Ok(Head::parse(bytes, &place)
             .ok()
-            .map(|head| Batch::new(&head, bytes)))
+            .map(|head| Batch::new(&head, bytes, start.0)))
     }
 
     /// The places of all batches that can still be read, oldest first.

@@ -213,6 +213,25 @@ impl Image {
         self.change(|sb| sb.set_tail(tail));
     }
 
+    /// Where the payload of a record lies in the file: searched for, not computed.
+    pub fn payload_at(&self, seq: u64) -> usize {
+        let batch = self
+            .batches
+            .iter()
+            .find(|b| b.first <= seq && seq <= b.last)
+            .expect("a batch");
+        let front = Write::new(0, 512).payload(seq);
+        let file = std::fs::read(&self.path).expect("the file");
+        let from = usize::try_from(batch.payload).expect("a small file");
+        let sectors = file[from..].chunks(512);
+        from + 512
+            * sectors
+                .enumerate()
+                .find(|(_, s)| *s == front)
+                .expect("the payload")
+                .0
+    }
+
     /// Changes one byte of the payload of a batch that begins with `seq`.
     pub fn spoil_payload(&self, seq: u64) {
         let batch = self
