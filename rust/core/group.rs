@@ -166,6 +166,22 @@ numbered! {
     }
 }
 
+numbered! {
+    /// Which synchronisation.
+    #[derive(Default)]
+    SyncKind {
+        /// Everything, to the peer.
+        #[default]
+        Full = 1 "full",
+        /// What changed, to the peer.
+        Update = 2 "update",
+        /// Everything, from the peer.
+        FullReverse = 3 "full-reverse",
+        /// What changed, from the peer.
+        UpdateReverse = 4 "update-reverse",
+    }
+}
+
 /// What hosts tell each other about a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Volume {

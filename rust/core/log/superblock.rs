@@ -22,7 +22,7 @@ pub use check::SuperblockError;
 pub use choose::{choose, Choice};
 pub use facts::{Inconsistent, Tail};
 pub use foreign::{foreign, is_blank, Signature};
-pub use links::{Link, LinkState, SyncKind, SyncState};
+pub use links::{Link, LinkState, SyncState};
 pub use make::{Format, FormatError, MIN_DEVICE_BYTES, MIN_DEVICE_NO_RING_BYTES};
 pub use volumes::{VolumeError, VolumeSlot, VolumeState};
 

@@ -3,7 +3,7 @@
 //! The link slots: what the log keeps of each peer, by host id. A slot's number never changes.
 
 use crate::{
-    group::{numbered, Mode, Name},
+    group::{numbered, Mode, Name, SyncKind},
     lineage::Pos,
     log::{
         format::LinkSlot,
@@ -25,22 +25,6 @@ numbered! {
         Logging = 3 "logging",
         /// The records since the synchronisation began.
         Syncing = 4 "syncing",
-    }
-}
-
-numbered! {
-    /// Which synchronisation.
-    #[derive(Default)]
-    SyncKind {
-        /// Everything, to the peer.
-        #[default]
-        Full = 1 "full",
-        /// What changed, to the peer.
-        Update = 2 "update",
-        /// Everything, from the peer.
-        FullReverse = 3 "full-reverse",
-        /// What changed, from the peer.
-        UpdateReverse = 4 "update-reverse",
     }
 }
 
