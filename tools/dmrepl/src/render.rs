@@ -229,12 +229,12 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
     let widths: Vec<usize> = (0..columns).map(width).collect();
     all.iter()
         .map(|cells| {
-            let line: String = cells
+            let line: Vec<String> = cells
                 .iter()
                 .zip(&widths)
                 .map(|(cell, width)| format!("  {cell:<width$}"))
                 .collect();
-            line.trim_end().to_string()
+            line.concat().trim_end().to_string()
         })
         .collect()
 }
