@@ -21,7 +21,7 @@ BOOT_TIMEOUT = 120
 class Guest:
     def __init__(self, name: str, index: int, folder: pathlib.Path, image: pathlib.Path,
                  disks: list, memory: int = 1024, cpus: int = 1, cables=(), kernel=None,
-                 append: str = "", nbd_arguments: list = ()):
+                 append: str = "", nbd_arguments: list = (), tty: bool = False):
         self.name, self.index = name, index
         self.address = f"10.0.0.{index + 1}"
         self.disks = {d.name: d for d in disks}
@@ -33,6 +33,7 @@ class Guest:
         self._kernel = kernel or paths.kernel()
         self._append = append
         self._nbd_arguments = list(nbd_arguments)
+        self._tty = folder / f"{name}.tty" if tty else None
         self._process = None
         self._channel = None
         self._qmp = None
@@ -76,6 +77,10 @@ class Guest:
                    "-chardev", f"socket,id=agent,path={self._agent_path},server=on,wait=off",
                    "-device", "virtserialport,chardev=agent,name=lab.agent",
                    "-device", "virtio-rng-pci"]
+        if self._tty:
+            command[command.index("-append") + 1] += " lab.tty=1"
+            command += ["-chardev", f"socket,id=tty,path={self._tty},server=on,wait=off",
+                        "-device", "virtconsole,chardev=tty"]
         for cable in self._cables:
             command += cable.arguments(self.index)
         for d in self.disks.values():

@@ -61,6 +61,11 @@ while :; do
 	usleep 50000
 done
 
+# A terminal for people.
+if [ -n "$lab_tty" ]; then
+	( while :; do PS1="$lab_name# " setsid cttyhack bash --norc </dev/hvc0 >/dev/hvc0 2>&1; sleep 1; done ) &
+fi
+
 port=/dev/vport0p1
 for p in /sys/class/virtio-ports/*; do
 	[ -e "$p" ] && [ "$(cat "$p/name")" = lab.agent ] && port=/dev/${p##*/}

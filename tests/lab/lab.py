@@ -26,11 +26,12 @@ class KernelFault(Exception):
 
 class Lab:
     def __init__(self, name: str, variant: str = "plain", files: dict = None,
-                 logs: pathlib.Path = None):
+                 logs: pathlib.Path = None, folder: pathlib.Path = None):
         paths.require_root()
         self.name = name
         self.logs = logs or paths.LOGS / name
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"lab-{name[:20]}-"))
+        self.folder = folder or pathlib.Path(tempfile.mkdtemp(prefix=f"lab-{name[:20]}-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.all = []
         self._files = {"/init": paths.TOP / "tests/lab/init.sh",
                        "/sbin/guest-agent": paths.STATIC / "guest-agent"}
