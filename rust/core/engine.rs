@@ -273,11 +273,11 @@ impl<M: Memory> Engine<M> {
         }
     }
 
-    /// Highest seq whose memory may be dropped: completed, applied, and not needed by an in-memory sender.
+    /// Highest seq whose memory may be dropped: completed, safely applied, and not needed by an in-memory sender.
     ///
     /// `keep_from`: lowest seq that a reader of memory still holds (reads being overlaid, senders, when memory is not short).
     pub fn retire(&mut self, keep_from: Seq) -> Seq {
-        let mut upto = self.applier.applied().min(keep_from.prev());
+        let mut upto = self.applier.clean().min(keep_from.prev());
         if let Log::Ring(w) = &self.log {
             upto = upto.min(w.logged_head()).min(w.written_prefix());
         }

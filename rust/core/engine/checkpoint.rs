@@ -10,17 +10,18 @@
 //! Trace X6 with the network ack instead of the data ack: the peer holds W1 in memory only, the tail
 //! moves, both hosts lose power: the peer never gets W1, the primary has it.
 
-use super::{Engine, Log, Memory, Role};
+use super::{position::LinkId, Engine, Log, Memory, Role};
 use crate::{
-    log::ring::Mark,
+    log::{batch::worst_case_bytes, ring::Mark},
     rules::{on, Rule},
-    units::Seq,
+    units::{Bytes, Seq, MAX_RECORD_BYTES},
 };
 
 /// Data writes up to `upto`, and so many copies, are complete; the data devices are to be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Begun {
     upto: Seq,
+    chain: Chain,
     copies: u64,
 }
 
@@ -28,6 +29,7 @@ pub struct Begun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flushed {
     upto: Seq,
+    chain: Chain,
 }
 
 /// What the superblock must say.
@@ -35,6 +37,8 @@ pub struct Flushed {
 pub struct Update {
     /// Everything up to here is on the data volumes.
     pub applied: Seq,
+    /// Chain value after it.
+    pub chain: Chain,
     /// The commit point.
     pub commit: Seq,
     /// Where the scan starts (`None`: no ring, or unchanged).
@@ -48,8 +52,11 @@ pub struct Update {
 impl<M: Memory> Engine<M> {
     /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`].
     pub fn checkpoint_begin(&self) -> Begun {
+        let upto = self.applier.clean();
         Begun {
-            upto: self.applier.clean(),
+            upto,
+            // Known: memory keeps what is not clean yet.
+            chain: self.window.chain_at(upto).unwrap_or_default(),
             copies: self.copies.to_flush(),
         }
     }
@@ -58,7 +65,10 @@ impl<M: Memory> Engine<M> {
     pub fn checkpoint_flushed(&mut self, begun: Begun) -> Flushed {
         self.applier.data_flushed(begun.upto);
         self.copies.flushed(begun.copies);
-        Flushed { upto: begun.upto }
+        Flushed {
+            upto: begun.upto,
+            chain: begun.chain,
+        }
     }
 
     /// What the superblock must say now.
@@ -80,6 +90,7 @@ impl<M: Memory> Engine<M> {
         };
         Update {
             applied: flushed.upto,
+            chain: flushed.chain,
             commit: self.commit(),
             tail,
             redo_ended,
@@ -127,6 +138,22 @@ impl<M: Memory> Engine<M> {
             }
             Log::NoRing(n) => self.applier.clean() > n.durable,
         }
+    }
+
+    /// The link to give up (`needs-sync`) because the ring is full and it alone holds the tail back.
+    ///
+    /// Never one that is in-sync: writers wait for it anyway, and it answers or times out.
+    pub fn link_to_give_up(&self) -> Option<LinkId> {
+        let Log::Ring(w) = &self.log else {
+            return None;
+        };
+        let largest = worst_case_bytes(MAX_RECORD_BYTES, w.ring.block());
+        if w.ring.has_room(Bytes(u64::from(largest))) {
+            return None;
+        }
+        let id = self.positions.most_behind()?;
+        let behind = self.positions.get(id)?;
+        (!behind.in_sync && behind.kept < self.applier.clean()).then_some(id)
     }
 
     /// Whether the caller must flush the data devices in a checkpoint: always, but in a mutation.
