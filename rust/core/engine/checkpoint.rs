@@ -14,7 +14,7 @@ use super::{position::LinkId, Engine, Log, Memory, Role};
 use crate::{
     log::{batch::worst_case_bytes, ring::Mark},
     rules::{on, Rule},
-    units::{Bytes, Seq, MAX_RECORD_BYTES},
+    units::{Bytes, Chain, Seq, MAX_RECORD_BYTES},
 };
 
 /// Data writes up to `upto`, and so many copies, are complete; the data devices are to be flushed.
