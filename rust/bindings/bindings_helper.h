@@ -17,6 +17,7 @@
 #include <linux/llist.h>
 #include <linux/net.h>
 #include <linux/tcp.h>
+#include <linux/umh.h>
 #include <net/genetlink.h>
 #include <net/sock.h>
 

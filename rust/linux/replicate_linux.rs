@@ -30,6 +30,7 @@ pub mod bdev;
 pub mod bio;
 pub mod clock;
 pub mod digest;
+pub mod dm;
 pub mod errno;
 pub mod event;
 pub mod gfp;
