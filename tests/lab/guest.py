@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import time
 
-from . import accel, agent, disk, dmesg, paths
+from . import accel, agent, disk, dmesg, image, paths
 from .agent import CommandFailed, GuestGone
 from .qmp import Qmp
 
@@ -19,7 +19,7 @@ BOOT_TIMEOUT = 120
 
 
 class Guest:
-    def __init__(self, name: str, index: int, folder: pathlib.Path, image: pathlib.Path,
+    def __init__(self, name: str, index: int, folder: pathlib.Path, initrd: pathlib.Path,
                  disks: list, memory: int = 1024, cpus: int = 1, cables=(), kernel=None,
                  append: str = "", nbd_arguments: list = (), tty: bool = False):
         self.name, self.index = name, index
@@ -27,7 +27,7 @@ class Guest:
         self.disks = {d.name: d for d in disks}
         self.boots = 0
         self.expected = []
-        self._folder, self._image = folder, image
+        self._folder, self._initrd = folder, initrd
         self._memory, self._cpus = memory, cpus
         self._cables = list(cables)
         self._kernel = kernel or paths.kernel()
@@ -69,7 +69,7 @@ class Guest:
         command = ["qemu-system-x86_64", *accel.arguments(), "-machine", "q35,i8042=off",
                    "-smp", str(self._cpus), "-m", str(self._memory), "-nodefaults", "-no-reboot",
                    "-display", "none", "-no-user-config", "-name", self.name,
-                   "-kernel", str(self._kernel), "-initrd", str(self._image), "-append", append,
+                   "-kernel", str(self._kernel), "-initrd", str(self._initrd), "-append", append,
                    "-chardev", f"file,id=console,path={self.console},append=on",
                    "-serial", "chardev:console",
                    "-qmp", f"unix:{self._qmp_path},server=on,wait=off",
@@ -85,6 +85,8 @@ class Guest:
             command += cable.arguments(self.index)
         for d in self.disks.values():
             command += d.arguments()
+        command += ["-blockdev", f"driver=file,filename={image.base()[1]},read-only=on,node-name=tools",
+                    "-device", "virtio-blk-pci,drive=tools,serial=lab-tools"]
         return command
 
     def wait_boot(self, timeout: float = BOOT_TIMEOUT):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a guest boots: an initramfs of the root's own programs and the stock kernel's modules.
+"""What a guest boots: a small initramfs, and a read-only disk with the root's own programs and modules.
 
-The base (programs, libraries, modules) changes with the build root only and is made once into the
-cache; what is built from this tree is appended to it as a second archive, made new for each lab.
+The disk keeps the boot short: nothing of it is loaded before it is used. Both change with the build
+root only and are made once into the cache; what is built from this tree is appended to the initramfs
+as a second archive, made new for each lab.
 """
 
 import hashlib
@@ -29,7 +30,11 @@ cls_u32 cls_matchall act_mirred nvmet nvmet-tcp nvme-tcp drbd raid1 tls libcrc32
 nf_tables ip_tables iptable_filter
 """.split()
 
-APPLET_DIRS = ("bin", "sbin", "usr/bin", "usr/sbin")
+# Without these the disk with all others cannot be read.
+FIRST_MODULES = ("virtio_blk",)
+
+# In the initramfs these lead to the disk.
+ON_DISK = ("usr", "lib", "lib64")
 
 FILES = ["/etc/nsswitch.conf", "/etc/mke2fs.conf"]
 
@@ -82,7 +87,7 @@ def _module_files() -> list:
 
 
 def _build_base(root: pathlib.Path):
-    for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "tmp", "run", "etc",
+    for folder in ("bin", "sbin", "usr/bin", "usr/sbin", "lib64", "dev", "proc", "sys", "tmp", "run", "etc",
                    "mnt", "root", "var/lib/drbd", "var/run", "etc/drbd.d", "lib/modules"):
         (root / folder).mkdir(parents=True, exist_ok=True)
 
@@ -136,24 +141,50 @@ def _build_base(root: pathlib.Path):
     subprocess.run(["depmod", "-b", str(root), release], check=True)
 
 
-def base() -> pathlib.Path:
-    """The archive of all that comes from the build root; made when it is not in the cache."""
+def _key() -> str:
     recipe = hashlib.sha256()
     recipe.update(pathlib.Path(__file__).read_bytes())
     recipe.update(paths.MARK.read_bytes())
     recipe.update(paths.release().encode())
-    target = paths.CACHE / f"guest-{recipe.hexdigest()[:12]}.cpio"
-    if not target.exists():
+    return recipe.hexdigest()[:12]
+
+
+def _split(root: pathlib.Path, first: pathlib.Path, disk: pathlib.Path):
+    """Makes the initramfs archive and the disk of what was gathered under one root."""
+    release = paths.release()
+    early = root / "first"
+    early.mkdir()
+    for name in FIRST_MODULES:
+        for file in (root / "lib/modules" / release).rglob(f"{name}.ko"):
+            shutil.copy2(file, early / file.name)
+    with tempfile.TemporaryDirectory(prefix="disk-") as folder:
+        for name in ON_DISK:
+            shutil.move(root / name, pathlib.Path(folder) / name)
+            (root / name).symlink_to(f"/tools/{name}")
+        (root / "tools").mkdir()
+        size = int(paths.output("du", "-sm", folder).split()[0]) * 5 // 4 + 8
+        disk.unlink(missing_ok=True)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^has_journal",
+                        "-d", folder, str(disk), f"{size}M"], check=True)
+    cpio(root, first)
+
+
+def base() -> tuple:
+    """(initramfs archive, disk image) of all that comes from the build root; made when not cached."""
+    first = paths.CACHE / f"guest-{_key()}.cpio"
+    disk = first.with_suffix(".ext4")
+    if not first.exists():
         with tempfile.TemporaryDirectory(prefix="image-") as folder:
             _build_base(pathlib.Path(folder))
-            part = target.with_suffix(f".part{os.getpid()}")
-            cpio(pathlib.Path(folder), part)
-            part.rename(target)
-    return target
+            parts = [f.with_suffix(f"{f.suffix}.part{os.getpid()}") for f in (first, disk)]
+            _split(pathlib.Path(folder), *parts)
+            parts[1].rename(disk)
+            parts[0].rename(first)
+    return first, disk
 
 
-def assemble(target: pathlib.Path, files: dict, archive: pathlib.Path = None):
-    """Writes the image to boot: the base, then `files` (path in the guest -> path here)."""
+def assemble(target: pathlib.Path, files: dict):
+    """Writes the initramfs to boot: the base, then `files` (path in the guest -> path here)."""
     with tempfile.TemporaryDirectory(prefix="overlay-") as folder:
         root = pathlib.Path(folder)
         for name, source in files.items():
@@ -164,7 +195,7 @@ def assemble(target: pathlib.Path, files: dict, archive: pathlib.Path = None):
         try:
             cpio(root, overlay)
             with open(target, "wb") as out:
-                for part in (archive or base(), overlay):
+                for part in (base()[0], overlay):
                     with open(part, "rb") as data:
                         shutil.copyfileobj(data, out, 1 << 20)
                     # The kernel wants archives to start at four bytes.

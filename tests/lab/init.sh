@@ -1,10 +1,10 @@
-#!/bin/sh
+#!/bin/busybox sh
 # SPDX-License-Identifier: GPL-2.0
 #
 # The first process of a guest: mounts, modules, network, then the agent for ever.
 # Settings come from the kernel's command line as lab.NAME=VALUE.
 
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DM_DISABLE_UDEV=1 LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/ceph
+export PATH=/sbin:/usr/sbin:/usr/bin:/bin HOME=/root DM_DISABLE_UDEV=1 LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/ceph
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -15,6 +15,18 @@ mount -t tmpfs run /run
 mount -t debugfs debug /sys/kernel/debug 2>/dev/null
 mount -t configfs config /sys/kernel/config 2>/dev/null
 ln -sf /proc/self/fd /dev/fd
+
+# The disk with the programs and the modules is known by its serial.
+[ -d /sys/module/virtio_blk ] || insmod /first/virtio_blk.ko
+n=0
+until [ -e /tools/usr ]; do
+	for sys in /sys/block/vd*; do
+		[ "$(cat "$sys/serial" 2>/dev/null)" != lab-tools ] ||
+			mount -t ext4 -o ro "/dev/${sys##*/}" /tools
+	done
+	n=$((n + 1)); [ $n -gt 500 ] && { echo "lab: disks missing: the one with the programs"; break; }
+	[ -e /tools/usr ] || usleep 20000
+done
 ln -sf /proc/mounts /etc/mtab
 
 for word in $(cat /proc/cmdline); do
@@ -26,7 +38,7 @@ hostname "${lab_name:-guest}"
 echo "127.0.0.1 localhost" >/etc/hosts
 
 # What this lab's kernel has as modules; a kernel that has them built in needs nothing.
-for m in virtio_blk virtio_net virtio_rng dm-mod; do modprobe -q $m; done
+for m in virtio_net virtio_rng dm-mod; do modprobe -q $m; done
 
 # Network cables: lab.net=ADDRESS,NIC:PEER:MTU,... one cable for each peer, each with a host route.
 ip link set lo up
@@ -50,7 +62,7 @@ lab_disks() {
 		[ -r "$sys/serial" ] && serial=$(cat "$sys/serial")
 		[ -r "$sys/device/serial" ] && serial=$(cat "$sys/device/serial")
 		serial=$(echo $serial)
-		[ -z "$serial" ] || ln -sf "/dev/${sys##*/}" "/dev/lab/$serial"
+		[ -z "$serial" ] || [ "$serial" = lab-tools ] || ln -sf "/dev/${sys##*/}" "/dev/lab/$serial"
 	done
 }
 n=0

@@ -17,7 +17,7 @@ MIB = 1 << 20
 DISKS = {"srl": 64 * MIB, "data": 64 * MIB}
 
 # Tools that go into every guest when they are built: place in the guest -> crate.
-TOOLS = {"/usr/sbin/dmrepl": "dmrepl", "/usr/sbin/stamp": "stamp"}
+TOOLS = {"/sbin/dmrepl": "dmrepl", "/sbin/stamp": "stamp"}
 
 
 class KernelFault(Exception):
