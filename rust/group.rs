@@ -19,12 +19,14 @@
 //! and joined; they hold the group by `Arc`, so the last one to go frees it.
 
 pub(crate) mod admission;
+pub(crate) mod epochs;
 pub(crate) mod order;
 pub(crate) mod start;
 pub(crate) mod takeover;
 pub(crate) mod volumes;
 
 use crate::{
+    applier::pause::Pause,
     event::{self, Code, Severity},
     link::Link,
     refuse::Refusal,
@@ -42,12 +44,13 @@ use order::{Order, Phase};
 use replicate_core::{
     engine::{position::LinkId, Role},
     group::{Name, Replica},
+    link::copies::MAX_OUTSTANDING,
     units::{EpochId, GroupUuid, HostId, Position, Seq},
 };
 use replicate_linux::{
     event::Event,
     kthread::Thread,
-    pages::PagePool, //
+    pages::{PageBuf, PagePool},
 };
 
 /// What an administrator may set, changeable live.
@@ -104,7 +107,6 @@ pub(crate) struct Identity {
     pub(crate) uuid: GroupUuid,
     pub(crate) host: HostId,
     pub(crate) epoch: EpochId,
-    pub(crate) epoch_index: u32,
     pub(crate) replica: Replica,
 }
 
@@ -145,6 +147,14 @@ pub(crate) struct Group {
     pub(crate) moved: Arc<Event>,
     pub(crate) settings: Settings,
     pub(crate) stats: Stats,
+    /// Volumes in the superblock's table.
+    pub(crate) table_len: Atomic<u32>,
+    /// Stops the applier between two rounds.
+    #[pin]
+    pub(crate) pause: Pause,
+    /// Payloads of region copies that wait for their turn, by item.
+    #[pin]
+    pub(crate) copy_payloads: SpinLock<[Option<(u64, Arc<PageBuf>)>; MAX_OUTSTANDING]>,
     #[pin]
     pub(crate) order: SpinLock<KBox<Order>>,
     #[pin]
@@ -228,11 +238,65 @@ impl Group {
 
     /// Records why the group is as it is.
     pub(crate) fn set_reason(&self, reason: crate::reason::Reason, text: &str) {
-        let text = CString::try_from_fmt(fmt!("{text}")).ok();
+        let text = CString::try_from_fmt(format_args!("{text}")).ok();
         let mut s = self.status.lock();
         s.reason = reason;
         s.text = text;
         s.since_ns = replicate_linux::clock::wall_ns();
+    }
+
+    /// Keeps the payload of a region copy until its turn. `false`: no room.
+    pub(crate) fn put_copy(&self, item: u64, payload: Arc<PageBuf>) -> bool {
+        let mut copies = self.copy_payloads.lock();
+        match copies.iter_mut().find(|c| c.is_none()) {
+            Some(place) => {
+                *place = Some((item, payload));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes the payload of a region copy; `None`: it is all zeros.
+    pub(crate) fn take_copy(&self, item: u64) -> Option<Arc<PageBuf>> {
+        let mut copies = self.copy_payloads.lock();
+        let place = copies
+            .iter_mut()
+            .find(|c| c.as_ref().is_some_and(|c| c.0 == item))?;
+        place.take().map(|c| c.1)
+    }
+
+    /// Forgets the payloads of a session that ended.
+    pub(crate) fn drop_copies(&self) {
+        for place in self.copy_payloads.lock().iter_mut() {
+            *place = None;
+        }
+    }
+
+    /// Every link that the superblock records has been added, and has concluded a handshake or was refused.
+    pub(crate) fn links_answered(&self) -> bool {
+        let expected = self.srl.read(|sb| sb.links().count()).unwrap_or(0);
+        let lists = self.lists.lock();
+        lists.links.len() >= expected && lists.links.iter().all(|l| l.answered())
+    }
+
+    /// A starting primary found that its history is forked: it takes no writes.
+    pub(crate) fn refuse_start(&self, why: &str) {
+        let mut out = replicate_linux::dm::BioList::new();
+        {
+            let mut o = self.order.lock();
+            let Phase::Holding { .. } = o.phase else {
+                return;
+            };
+            o.phase = Phase::Failed;
+            o.drain(true, &mut out);
+        }
+        pr_err!("group {}: {why}\n", self.name.as_str());
+        self.set_reason(crate::reason::Reason::Forked, why);
+        event::group(self, Code::Forked, Severity::Critical, why);
+        while let Some(bio) = out.pop() {
+            bio.end(replicate_linux::errno::BlkStatus::IOERR);
+        }
     }
 
     /// Stops the group's threads and waits for them. No lock may be held.

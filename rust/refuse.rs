@@ -5,7 +5,7 @@
 //! Made where the cause is known, carried up to netlink (extack), device-mapper (the kernel log) or a
 //! link's reason. The text names the object, the cause and the way out.
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
 use kernel::{prelude::*, str::CString};
 
 /// Longest text, in bytes.
@@ -26,7 +26,7 @@ impl Refusal {
         let _ = bounded.write_fmt(text);
         Refusal {
             error,
-            text: CString::try_from_fmt(fmt!("{}", bounded.as_str())).ok(),
+            text: CString::try_from_fmt(format_args!("{}", bounded.as_str())).ok(),
         }
     }
 
@@ -41,7 +41,7 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Refusal::new(error, fmt!("failed with error {}", error.to_errno()))
+        Refusal::new(error, format_args!("failed with error {}", error.to_errno()))
     }
 }
 

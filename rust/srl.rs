@@ -9,6 +9,7 @@
 //! PREFLUSH and FUA to both places of the other slot, and only then lets readers see it. One mutex
 //! serializes updates; it may be taken with no other lock but the group's lists held.
 
+pub(crate) mod cursor;
 pub(crate) mod reader;
 
 use crate::refuse::Refusal;
@@ -56,32 +57,29 @@ impl Srl {
         let owned = CString::try_from(path)?;
         let dev = BlockDevice::open(path, Mode::ReadWrite, Holder::Exclusive).map_err(|e| {
             if e == EBUSY {
-                Refusal::new(EBUSY, fmt!("SRL {shown} is in use: another group, a mount or a device-mapper table holds it"))
+                Refusal::new(EBUSY, format_args!("SRL {shown} is in use: another group, a mount or a device-mapper table holds it"))
             } else {
-                Refusal::new(e, fmt!("SRL {shown} cannot be opened (error {})", e.to_errno()))
+                Refusal::new(e, format_args!("SRL {shown} cannot be opened (error {})", e.to_errno()))
             }
         })?;
         let bytes = Bytes(dev.nr_sectors().saturating_mul(SECTOR));
+        let sb = |e: SuperblockError| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}"));
         let mut copy = zeroed(superblock_bytes())?;
-        let mut best = zeroed(superblock_bytes())?;
+        let offsets = superblock::copy_offsets(bytes);
         let mut choice = Choice::new();
-        for (i, at) in superblock::copy_offsets(bytes).iter().enumerate() {
-            let result = match dev.read_sync(at.0 / SECTOR, &mut copy) {
-                Ok(()) => superblock::validate(&copy),
-                Err(_) => Err(SuperblockError::Unreadable),
-            };
-            if choice.consider(i, result) {
-                best.copy_from_slice(&copy);
+        for (i, at) in offsets.iter().enumerate() {
+            // A copy that cannot be read is not considered; there are four.
+            if dev.read_sync(at.0 / SECTOR, &mut copy).is_ok() {
+                choice.consider(i, superblock::validate(&copy));
             }
         }
-        let sb = |e: SuperblockError| {
-            Refusal::new(EUCLEAN_OR_INVAL, fmt!("SRL {shown}: {e}"))
-        };
-        choice.finish().map_err(sb)?;
+        let (chosen, _) = choice.finish().map_err(sb)?;
+        let at = offsets.get(chosen).ok_or(EINVAL)?;
+        dev.read_sync(at.0 / SECTOR, &mut copy)?;
         let mut durable = zeroed(superblock_bytes())?;
         let (block, ring) = {
             let s = Superblock::mut_from(&mut durable).ok_or(EINVAL)?;
-            s.load(&best).map_err(sb)?;
+            s.load(&copy).map_err(sb)?;
             s.check_device(bytes, dev.physical_block_size()).map_err(sb)?;
             (s.block(), s.ring().map(|a| (a.start, a.length)))
         };
@@ -164,9 +162,6 @@ impl Srl {
             .map(|(_, length)| Ring::new(length, self.block, tail, head))
     }
 }
-
-/// What an unusable superblock is answered with.
-const EUCLEAN_OR_INVAL: Error = EINVAL;
 
 /// Bytes of a superblock image.
 fn superblock_bytes() -> usize {

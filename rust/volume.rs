@@ -5,12 +5,9 @@
 //! Made by the target's constructor, attached to its group in preresume, detached after suspend. During
 //! a table reload two instances of one volume exist; the group knows the attached one only.
 
-use kernel::{
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Relaxed},
-        Arc,
-    },
+use kernel::sync::{
+    atomic::{Atomic, Relaxed},
+    Arc,
 };
 use replicate_core::{
     group::{self, Name},

@@ -36,7 +36,7 @@ impl Group {
             BioOp::Write | BioOp::Discard | BioOp::WriteZeroes => self.map_write(volume, bio),
             BioOp::Other => {
                 bio.end(BlkStatus::NOTSUPP);
-                MapOutcome::Submitted
+                MapOutcome::SUBMITTED
             }
         }
     }
@@ -52,7 +52,7 @@ impl Group {
             if o.engine.role() == Role::Secondary && o.phase != Phase::TakingOver {
                 drop(o);
                 bio.end(BlkStatus::IOERR);
-                return MapOutcome::Submitted;
+                return MapOutcome::SUBMITTED;
             }
             let open = o.is_open(volume) && o.engine.has_room(bio.bytes() as u32).is_ok();
             if let Some(lane) = o.lane(volume) {
@@ -61,7 +61,7 @@ impl Group {
                     drop(o);
                     self.stats.stalls.add(1);
                     self.log_wake.notify();
-                    return MapOutcome::Submitted;
+                    return MapOutcome::SUBMITTED;
                 }
             }
         }
@@ -69,7 +69,7 @@ impl Group {
             Some(payload) => self.enter(volume, bio, payload),
             None => self.park(volume, bio),
         }
-        MapOutcome::Submitted
+        MapOutcome::SUBMITTED
     }
 
     /// Pages, copy and CRC; `None` where memory is short.
@@ -129,7 +129,7 @@ impl Group {
             // Nothing was written through this device.
             drop(o);
             bio.end(BlkStatus::OK);
-            return MapOutcome::Submitted;
+            return MapOutcome::SUBMITTED;
         }
         match o.flush(bio) {
             Taken::End(bio, status) => {
@@ -145,7 +145,7 @@ impl Group {
                 self.log_wake.notify();
             }
         }
-        MapOutcome::Submitted
+        MapOutcome::SUBMITTED
     }
 
     /// A read goes straight to the data device where that holds the latest; else the log worker overlays it.
@@ -156,7 +156,7 @@ impl Group {
             State::Failed => {
                 drop(o);
                 bio.end(BlkStatus::IOERR);
-                return MapOutcome::Submitted;
+                return MapOutcome::SUBMITTED;
             }
             State::Active | State::Suspended => {
                 if let Some(range) = range_of(volume, &bio) {
@@ -183,7 +183,7 @@ impl Group {
                 bio.end(BlkStatus::IOERR);
             }
         }
-        MapOutcome::Submitted
+        MapOutcome::SUBMITTED
     }
 }
 

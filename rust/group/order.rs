@@ -6,6 +6,7 @@
 //! links' threads), never in bio end_io, and nothing under it sleeps. It is the innermost lock.
 
 use crate::{
+    group::epochs::EpochTable,
     memory::{Engine, Fixed},
     volume::{State, Volume},
 };
@@ -13,7 +14,7 @@ use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     engine::{position::LinkId, Full, Role},
     order::window::Placed,
-    units::{Op, Range, Record, Seq, VolumeId},
+    units::{Op, Range, Record, Sector, Seq, VolumeId},
 };
 use replicate_linux::{
     clock,
@@ -77,6 +78,10 @@ pub(crate) struct Flushes {
 pub(crate) struct Order {
     /// The core's machine.
     pub(crate) engine: Engine,
+    /// Which epoch a seq belongs to: the lineage, where the log worker can see it.
+    pub(crate) epochs: EpochTable,
+    /// The volume and sector that written region copies have reached, for the next superblock.
+    pub(crate) sync_cursor: Option<(VolumeId, Sector)>,
     /// Payload of each record in the window, by the window's index.
     pub(crate) payloads: Fixed<Option<Arc<PageBuf>>>,
     /// Bio of each record that is not completed, by the window's index.
@@ -144,7 +149,10 @@ impl Order {
         bio: MappedBio,
         payload: Option<(Arc<PageBuf>, u32)>,
     ) -> Taken {
-        if volume.state() == State::Failed || self.phase == Phase::Failed || self.phase == Phase::Gone {
+        if volume.state() == State::Failed
+            || self.phase == Phase::Failed
+            || self.phase == Phase::Gone
+        {
             return Taken::End(bio, BlkStatus::IOERR);
         }
         let Some(id) = volume.id().filter(|_| self.is_open(volume)) else {
@@ -155,11 +163,13 @@ impl Order {
             BioOp::Discard if volume.discard_zero => Op::WriteZeroes,
             BioOp::Discard => Op::Discard,
             BioOp::WriteZeroes => Op::WriteZeroes,
-            BioOp::Read | BioOp::Flush | BioOp::Other => return Taken::End(bio, BlkStatus::NOTSUPP),
+            BioOp::Read | BioOp::Flush | BioOp::Other => {
+                return Taken::End(bio, BlkStatus::NOTSUPP)
+            }
         };
         let range = Range {
             volume: id,
-            sector: replicate_core::units::Sector(bio.sector()),
+            sector: Sector(bio.sector()),
             sectors: bio.sectors(),
         };
         if !range.in_one_extent() || range.end() > volume.size {
@@ -173,7 +183,7 @@ impl Order {
             op,
             range,
             bio.is_fua(),
-            bio.is_nounmap(),
+            bio.is_no_unmap(),
             crc,
             clock::wall_ns(),
         );
@@ -331,7 +341,11 @@ impl Order {
     }
 
     /// The oldest record after `after` that the pinned read must see over what it read.
-    pub(crate) fn next_overlay(&self, pin: &Pin, after: Seq) -> Option<(Record, Option<Arc<PageBuf>>)> {
+    pub(crate) fn next_overlay(
+        &self,
+        pin: &Pin,
+        after: Seq,
+    ) -> Option<(Record, Option<Arc<PageBuf>>)> {
         let mut oldest = None;
         self.engine
             .window

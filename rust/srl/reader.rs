@@ -85,7 +85,9 @@ impl Reader {
                 Ok(head) if head.batch().lap == ring.lap(place) => {
                     return Ok((head.batch(), head.epoch()))
                 }
-                Err(BadBatch::Short { need: n }) if n as usize > self.valid && n as usize <= room => {
+                Err(BadBatch::Short { need: n })
+                    if n as usize > self.valid && n as usize <= room =>
+                {
                     need = n as usize;
                 }
                 Ok(_) | Err(_) => return Err(NoBatch::NotThere),
@@ -108,7 +110,9 @@ impl Reader {
         let ok = self
             .records()
             .ok_or(NoBatch::NotThere)?
-            .all(|(r, payload)| payload.len() == r.payload_bytes() as usize && crc32c(0, payload) == r.payload_crc);
+            .all(|(r, payload)| {
+                payload.len() == r.payload_bytes() as usize && crc32c(0, payload) == r.payload_crc
+            });
         if ok {
             Ok((head, epoch))
         } else {
@@ -122,7 +126,6 @@ impl Reader {
         let head = Head::parse(bytes, &self.place()).ok()?;
         let n = head.batch().count;
         Some((0..n).filter_map(move |i| {
-            let head = Head::parse(bytes, &self.place()).ok()?;
             let record = head.record(i)?;
             let from = head.payload_offset(i)? as usize;
             let to = from.checked_add(record.payload_bytes() as usize)?;

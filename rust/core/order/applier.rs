@@ -120,6 +120,11 @@ impl Applier {
         }
     }
 
+    /// Everything that failed or was skipped has been written by other means: the checkpoint may go on.
+    pub fn unpin(&mut self) {
+        self.pinned = None;
+    }
+
     /// A flush of every data device, begun when [`Self::applied`] was `upto`, completed.
     pub fn data_flushed(&mut self, upto: Seq) {
         self.flushed = self.flushed.max(upto.min(self.clean()));

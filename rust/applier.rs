@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The applier: one thread per group for everything below the commit point.
+//!
+//! Each turn: load records for replay, write one round to the data volumes, write region copies whose turn
+//! has come, checkpoint when due. It waits for its own I/O, which nobody else does, so it is also the only
+//! one that writes superblocks while the group runs (commands that must write one pause it first).
+//!
+//! Failure of a data write: the volume becomes `failed` and the checkpoint is pinned before that round;
+//! the log keeps everything from there on, so activating the volume again replays it.
+//!
+//! Locks: the order lock for each step; the superblock mutex while it writes one.
+
+pub(crate) mod checkpoint;
+pub(crate) mod pause;
+pub(crate) mod replay;
+
+use crate::{
+    event::{self, Code, Severity},
+    group::Group,
+    volume::{State, Volume},
+};
+use kernel::{prelude::*, sync::Arc};
+use replicate_core::{
+    engine::{apply::Apply, Role},
+    units::{Op, Record, Seq}, //
+};
+use replicate_linux::{
+    bdev::BlockDevice,
+    bio::{plugged, CompletionQueue, Flags, IoUnit, Segment},
+    clock,
+    errno::BlkStatus,
+    event::Event,
+    kthread::StopToken,
+    pages::PageBuf,
+};
+
+/// Data writes in flight at once.
+const DEPTH: usize = 64;
+/// A turn is taken at least so often: a checkpoint may be due.
+const IDLE_MS: u32 = 200;
+/// Page fragments of a largest record.
+const MAX_SEGMENTS: usize = 258;
+
+/// What travels with a data write: its volume, for the blame.
+struct Target {
+    volume: Arc<Volume>,
+    record: Record,
+}
+
+/// See the module.
+pub(crate) struct Applier {
+    pub(crate) group: Arc<Group>,
+    queue: CompletionQueue<Target>,
+    done: Arc<Event>,
+    units: KVec<IoUnit<Target>>,
+    loader: Option<replay::Loader>,
+    last_checkpoint_ns: u64,
+}
+
+impl Applier {
+    /// Makes the applier of `group`. May sleep.
+    pub(crate) fn new(group: Arc<Group>) -> Result<Applier> {
+        let done = Event::new()?;
+        let mut units = KVec::with_capacity(DEPTH, GFP_KERNEL)?;
+        for _ in 0..DEPTH {
+            units.push(IoUnit::new(MAX_SEGMENTS)?, GFP_KERNEL)?;
+        }
+        Ok(Applier {
+            queue: CompletionQueue::new(done.clone())?,
+            done,
+            units,
+            loader: None,
+            last_checkpoint_ns: clock::monotonic_ns(),
+            group,
+        })
+    }
+
+    /// The thread's body.
+    pub(crate) fn run(mut self, stop: &StopToken) {
+        while !stop.should_stop() {
+            let group = self.group.clone();
+            let turn = group.pause.hold();
+            let busy = self.turn();
+            drop(turn);
+            if !busy {
+                self.group.apply_wake.wait(IDLE_MS);
+            }
+        }
+    }
+
+    /// One turn; `true` when there may be more to do at once.
+    fn turn(&mut self) -> bool {
+        let mut busy = self.late_volumes();
+        busy |= self.load();
+        busy |= self.apply();
+        busy |= self.copies();
+        busy |= self.checkpoint();
+        if busy {
+            self.group.log_wake.notify();
+            self.group.wake_links();
+            self.group.moved.notify();
+        }
+        busy
+    }
+
+    /// A round of data writes, or what must come before one.
+    fn apply(&mut self) -> bool {
+        if self.must_hold() {
+            return false;
+        }
+        let planned = self.group.order.lock().engine.plan_apply();
+        match planned {
+            None => false,
+            Some(Apply::Round { first, last }) => {
+                let ok = self.round(first, last);
+                self.group.order.lock().engine.round_done(ok);
+                true
+            }
+            Some(Apply::Horizon { horizon, redo }) => self.raise_horizon(horizon, redo),
+            Some(Apply::FlushData) => {
+                let upto = self.group.order.lock().engine.applier.clean();
+                if self.flush_data() {
+                    self.group.order.lock().engine.data_flushed(upto);
+                    true
+                } else {
+                    false
+                }
+            }
+        }
+    }
+
+    /// A replica stands still while one of its devices is suspended, so that a snapshot below is of one seq;
+    /// and nobody applies anything before there is a volume to apply it to.
+    fn must_hold(&self) -> bool {
+        let o = self.group.order.lock();
+        if o.lanes.is_empty() {
+            return true;
+        }
+        o.engine.role() == Role::Secondary
+            && (o.lanes.iter().any(|l| l.volume.state() == State::Suspended) || !self.group.all_present(&o))
+    }
+
+    /// Writes the records `first..=last` that are not superseded, and waits for all of them.
+    fn round(&mut self, first: Seq, last: Seq) -> bool {
+        let mut ok = true;
+        let mut seq = first;
+        while seq <= last {
+            // A plug lets the block layer merge neighbours; it is released before anything is waited for.
+            let start = seq;
+            seq = plugged(|| {
+                let mut seq = start;
+                while seq <= last && !self.units.is_empty() {
+                    ok &= self.submit(seq);
+                    seq = seq.next();
+                }
+                seq
+            });
+            ok &= self.reap(seq > last);
+        }
+        ok
+    }
+
+    /// Submits one record's data write; `false` where it cannot be written and must be replayed later.
+    fn submit(&mut self, seq: Seq) -> bool {
+        let (record, payload, volume) = {
+            let o = self.group.order.lock();
+            let Some(slot) = o.engine.window.get(seq) else {
+                return false;
+            };
+            if slot.superseded {
+                return true;
+            }
+            (slot.record, o.payload(seq), o.volume(slot.record.range.volume))
+        };
+        let Some(volume) = volume.filter(|v| v.state() != State::Failed) else {
+            return false;
+        };
+        let Some(unit) = self.units.pop() else {
+            return false;
+        };
+        let dev = volume.data.clone();
+        let sector = record.range.sector.0;
+        let target = Target { volume, record };
+        match (record.op, payload) {
+            (Op::Write, Some(p)) => {
+                let all = Segment {
+                    buf: &p,
+                    offset: 0,
+                    len: p.len(),
+                };
+                unit.write(&dev, sector, Flags::NONE, Some(all), seq.0, target, &self.queue);
+            }
+            (Op::WriteZeroes, _) => unit.write_zeroes(
+                &dev,
+                sector,
+                u64::from(record.range.sectors),
+                record.no_unmap,
+                seq.0,
+                target,
+                &self.queue,
+            ),
+            (Op::Discard, _) => unit.discard(
+                &dev,
+                sector,
+                u64::from(record.range.sectors),
+                seq.0,
+                target,
+                &self.queue,
+            ),
+            (Op::Write, None) | (Op::Marker, _) => {
+                let _ = self.units.push(unit, GFP_NOWAIT);
+                return record.op == Op::Marker;
+            }
+        }
+        true
+    }
+
+    /// Takes ended data writes: at least one, or all that are in flight.
+    fn reap(&mut self, all: bool) -> bool {
+        let mut ok = true;
+        loop {
+            for done in self.queue.pop_all() {
+                let _ = self.units.push(done.unit, GFP_NOWAIT);
+                ok &= self.judge(&done.keep, done.status);
+            }
+            let in_flight = self.queue.in_flight();
+            if in_flight == 0 || (!all && !self.units.is_empty()) {
+                return ok;
+            }
+            self.done.wait_until_always(1000, || self.queue.in_flight() < in_flight);
+        }
+    }
+
+    fn judge(&self, target: &Target, status: BlkStatus) -> bool {
+        if status.is_ok() {
+            return true;
+        }
+        match target.record.op {
+            // What was discarded is undefined: a device that cannot is as right as one that can.
+            Op::Discard => return true,
+            Op::WriteZeroes => {
+                let r = &target.record;
+                let zeroed = target.volume.data.zeroout_sync(
+                    r.range.sector.0,
+                    u64::from(r.range.sectors),
+                    r.no_unmap,
+                );
+                if zeroed.is_ok() {
+                    return true;
+                }
+            }
+            Op::Write | Op::Marker => {}
+        }
+        self.volume_failed(&target.volume, "write", status.name());
+        false
+    }
+
+    /// A data device failed: the volume takes no more I/O until it is activated again.
+    pub(crate) fn volume_failed(&self, volume: &Volume, what: &str, why: &str) {
+        volume.set_state(State::Failed);
+        let text = crate::refuse::Refusal::new(
+            EIO,
+            format_args!(
+                "data device {} of volume {}/{}: {what} failed ({why}); the log keeps what it lacks; repair it, then reload its table",
+                volume.data.name(),
+                self.group.name.as_str(),
+                volume.name.as_str()
+            ),
+        );
+        pr_err!("{}\n", text.text());
+        self.group.set_reason(crate::reason::Reason::DataFailed, text.text());
+        event::volume(&self.group, volume, Code::VolumeFailed, Severity::Critical, text.text());
+        self.group.log_wake.notify();
+    }
+
+    /// Flushes every data device; a device that fails fails its volume. `true`: all are flushed.
+    pub(crate) fn flush_data(&self) -> bool {
+        let mut ok = true;
+        for volume in self.group.present() {
+            if volume.data.flush_sync().is_err() {
+                self.volume_failed(&volume, "flush", "I/O error");
+                ok = false;
+            }
+        }
+        ok
+    }
+
+    /// Writes region copies whose turn has come.
+    fn copies(&mut self) -> bool {
+        let next = self.group.order.lock().engine.next_copy();
+        let Some(copy) = next else {
+            return false;
+        };
+        let payload = self.group.take_copy(copy.item);
+        let volume = self.group.order.lock().volume(copy.range.volume);
+        let Some(volume) = volume.filter(|v| v.state() != State::Failed) else {
+            return false;
+        };
+        let done = match payload {
+            Some(p) => write_region(&volume.data, copy.range.sector.0, &p),
+            None => volume.data.zeroout_sync(
+                copy.range.sector.0,
+                u64::from(copy.range.sectors),
+                false,
+            ),
+        };
+        match done {
+            Ok(()) => {
+                let mut o = self.group.order.lock();
+                o.engine.copy_written();
+                o.sync_cursor = Some((copy.range.volume, copy.range.end()));
+                true
+            }
+            Err(e) => {
+                self.volume_failed(&volume, "write of a region copy", "I/O error");
+                let _ = e;
+                false
+            }
+        }
+    }
+}
+
+/// Writes a region's content.
+fn write_region(dev: &Arc<BlockDevice>, sector: u64, payload: &PageBuf) -> Result {
+    dev.write_buf_sync(sector, payload, 0, payload.len(), Flags::NONE)
+}

@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `group add`: from a formatted device to a running group.
+//!
+//! Order, and no other: open the superblock, check who it belongs to, scan the ring, **flush the SRL**, superblock
+//! (a primary's new epoch; link positions cut to the recovered head), replay, accept writes. The first
+//! four are here and in this order; replay is the applier's, and volumes park their I/O until it is done.
+//! Nothing is written before every check has passed.
+//!
+//! Called by netlink with the registry's mutex held; sleeps.
+
+use super::{
+    epochs::EpochTable,
+    order::{Flushes, Order, Phase, MAX_PINS, MAX_VOLUMES},
+    Group, Identity, Lists, Settings, Stats, Status,
+};
+use crate::{
+    applier::{pause::Pause, Applier},
+    log_worker::LogWorker,
+    memory::{Engine, Fixed},
+    reason::Reason,
+    refuse::Refusal,
+    srl::{
+        reader::{found, NoBatch, Reader},
+        Srl,
+    },
+};
+use kernel::{
+    new_mutex, new_spinlock,
+    prelude::*,
+    sync::{atomic::Atomic, Arc},
+};
+use replicate_core::{
+    engine::{
+        position::{LinkId, Positions, MAX_LINKS},
+        Log, NoRing, Role, Start,
+    },
+    group::{self, Name, Replica},
+    lineage::{self, Epoch},
+    log::{
+        recovery::{self, Outcome, Scan, Step, Want},
+        ring::{Index, Mark, Place, Ring},
+        superblock::{LinkState, Superblock, Tail},
+        writer::Writer,
+    },
+    order::window::Slot,
+    units::{Chain, EpochId, GroupUuid, Position, Seq},
+};
+use replicate_linux::{
+    clock, errno::EUCLEAN, event::Event, kthread::Thread, pages::PagePool, random,
+};
+
+/// Records in memory at most.
+const WINDOW_SLOTS: usize = 16384;
+/// Buckets of the place index.
+const WINDOW_BUCKETS: usize = 4096;
+/// Batches that the index knows exactly.
+const MARKS: usize = 8192;
+/// Pages that the pool keeps: four largest records, and the log worker's own.
+const RESERVE_PAGES: usize = 4 * 256 + 128;
+/// Page size, as the pool counts.
+const PAGE_BYTES: u64 = 4096;
+
+/// What `group add` asks for.
+pub(crate) struct Config<'a> {
+    pub(crate) name: Name,
+    pub(crate) srl: &'a CStr,
+    pub(crate) role: Option<Role>,
+    pub(crate) secret: KVec<u8>,
+    pub(crate) pool_bytes: u64,
+    pub(crate) commit_interval_ms: u32,
+    pub(crate) commit_bytes: u64,
+    pub(crate) start_wait_ms: u32,
+    pub(crate) window_bytes: u64,
+}
+
+/// What the ring held.
+pub(crate) struct Scanned {
+    pub(crate) head: Seq,
+    pub(crate) place: Place,
+    pub(crate) chain_at_applied: Chain,
+    pub(crate) chain_at_head: Chain,
+    pub(crate) marks: Index<Fixed<Mark>>,
+}
+
+/// The facts of a superblock that a start needs.
+struct Facts {
+    uuid: GroupUuid,
+    name: Name,
+    role: group::Role,
+    replica: Replica,
+    applied: Position,
+    horizon: Position,
+    redo: bool,
+    tail: Tail,
+    unlogged: bool,
+    void: Option<u64>,
+    links: usize,
+    syncing: bool,
+}
+
+impl Facts {
+    fn of(sb: &Superblock) -> Facts {
+        Facts {
+            uuid: sb.group(),
+            name: sb.group_name(),
+            role: sb.role(),
+            replica: sb.replica(),
+            applied: sb.applied(),
+            horizon: sb.horizon(),
+            redo: sb.redo(),
+            tail: sb.tail(),
+            unlogged: sb.unlogged().is_some(),
+            void: sb.log_void(),
+            links: sb.links().count(),
+            syncing: sb.inconsistent().is_some(),
+        }
+    }
+}
+
+impl Group {
+    /// Makes and starts a group. On refusal nothing was changed on any disk. May sleep.
+    pub(crate) fn start(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
+        let srl = Srl::open(config.srl)?;
+        let shown = config.srl.to_str().unwrap_or("?");
+        let facts = srl.read(Facts::of)?;
+        let role = check(&config, &srl, &facts, shown)?;
+        if config.pool_bytes < RESERVE_PAGES as u64 * PAGE_BYTES {
+            return Err(Refusal::new(
+                EINVAL,
+                format_args!("group {}: a pool of {} bytes is too small: it must hold four largest records, {} bytes", config.name.as_str(), config.pool_bytes, RESERVE_PAGES as u64 * PAGE_BYTES),
+            ));
+        }
+        let first_life = facts.uuid.is_none() || facts.role == group::Role::None;
+        let scanned = match srl.ring_bytes() {
+            Some(_) => Some(srl.read(|sb| scan(&srl, sb, facts.uuid, facts.applied.seq, shown))??),
+            None => None,
+        };
+        let head = scanned.as_ref().map_or(facts.applied.seq, |s| s.head);
+        // What the scan found may live in a cache that survived a reset: durable first, believed after.
+        if matches!(Step::first(), Step::Flush) {
+            srl.dev().flush_sync().map_err(|e| {
+                Refusal::new(
+                    e,
+                    format_args!(
+                        "SRL {shown}: flush failed (error {}); nothing was changed",
+                        e.to_errno()
+                    ),
+                )
+            })?;
+        }
+        write_superblock(&srl, &config, &facts, role, head, first_life)?;
+        let group = build(config, srl, &facts, role, head, scanned)?;
+        group.spawn()?;
+        Ok(group)
+    }
+
+    fn spawn(self: &Arc<Self>) -> Result<(), Refusal> {
+        let worker = LogWorker::new(self.clone())?;
+        let applier = Applier::new(self.clone())?;
+        let mut threads = KVec::with_capacity(2, GFP_KERNEL)?;
+        threads.push(
+            Thread::spawn_noio(c"dmrepl-log", move |stop| worker.run(stop))?,
+            GFP_KERNEL,
+        )?;
+        threads.push(
+            Thread::spawn_noio(c"dmrepl-apply", move |stop| applier.run(stop))?,
+            GFP_KERNEL,
+        )?;
+        self.lists.lock().threads = threads;
+        Ok(())
+    }
+}
+
+/// Everything that may be wrong with the device, the name or the role.
+fn check(config: &Config<'_>, srl: &Srl, facts: &Facts, shown: &str) -> Result<Role, Refusal> {
+    let name = config.name.as_str();
+    if !facts.name.is_none() && facts.name != config.name {
+        return Err(Refusal::new(
+            EINVAL,
+            format_args!("SRL {shown} belongs to group {}, not to {name}; use that name, or 'dmrepl srl format --force' to give it up", facts.name.as_str()),
+        ));
+    }
+    if let Some(generation) = facts.void {
+        return Err(Refusal::new(
+            EINVAL,
+            format_args!("SRL {shown}: its records are void since generation {generation}, writes went past it; format it again and synchronise fully"),
+        ));
+    }
+    let recorded = match facts.role {
+        group::Role::None => None,
+        group::Role::Primary => Some(Role::Primary),
+        group::Role::Secondary => Some(Role::Secondary),
+    };
+    let role = match (config.role, recorded) {
+        (Some(asked), Some(is)) if asked != is => {
+            let (asked, is, way) = match is {
+                Role::Primary => (
+                    "secondary",
+                    "primary",
+                    "a primary is demoted by formatting its SRL again and synchronising it fully",
+                ),
+                Role::Secondary => (
+                    "primary",
+                    "secondary",
+                    "add it as secondary and use 'dmrepl takeover'",
+                ),
+            };
+            return Err(Refusal::new(
+                EPERM,
+                format_args!(
+                    "group {name}: --role {asked} contradicts SRL {shown}, which says {is}; {way}"
+                ),
+            ));
+        }
+        (Some(role), _) | (None, Some(role)) => role,
+        (None, None) => {
+            return Err(Refusal::new(
+                EINVAL,
+                format_args!("group {name}: SRL {shown} is new, say --role primary or --role secondary"),
+            ))
+        }
+    };
+    if role == Role::Primary && srl.ring_bytes().is_none() && !facts.unlogged {
+        return Err(Refusal::new(
+            EINVAL,
+            format_args!("group {name}: SRL {shown} was formatted with --no-ring, which serves a secondary only; format it without --no-ring for a primary"),
+        ));
+    }
+    Ok(role)
+}
+
+/// Scans the ring under the lineage of `sb`. Reads only. May sleep.
+pub(crate) fn scan(
+    srl: &Srl,
+    sb: &Superblock,
+    uuid: GroupUuid,
+    applied: Seq,
+    shown: &str,
+) -> Result<Scanned, Refusal> {
+    let lineage = sb.lineage();
+    let tail = sb.tail();
+    let size = srl.ring_bytes().ok_or(EINVAL)?;
+    let place = Place(
+        tail.lap
+            .saturating_mul(size.0)
+            .saturating_add(tail.offset.0),
+    );
+    let ring = Ring::new(size, srl.block(), place, place);
+    let first = tail.seq.max(Seq(1));
+    let mut scan = Scan::new(ring, first, tail.chain, sb.commit().seq);
+    let mut marks = Index::new(Fixed::new(MARKS, Mark::default())?);
+    let mut reader = Reader::new(srl, uuid)?;
+    let mut chain_at_applied = tail.chain;
+    loop {
+        match scan.want(&lineage) {
+            Want::Batch(want) => match reader.batch(srl, &ring, want.place) {
+                Ok((head, epoch)) if want.matches(&ring, &head, &epoch) => {
+                    if head.first_seq <= applied && applied <= head.last_seq() {
+                        chain_at_applied = reader.chain_after(&head, applied);
+                    }
+                    marks.push(Mark {
+                        first: want.first,
+                        place: want.place,
+                        chain: want.chain,
+                    });
+                    scan.accept(found(&head), &lineage, |seq| reader.chain_after(&head, seq));
+                }
+                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
+                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
+            },
+            Want::Evidence(want) => match reader.descriptor(srl, &ring, want.place) {
+                Ok((head, epoch)) if want.proves(&ring, &head, &epoch) => {
+                    scan.evidence(found(&head), &lineage);
+                }
+                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
+                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
+            },
+            Want::Done(Outcome::Head { head, chain, place }) => {
+                return Ok(Scanned {
+                    head,
+                    place,
+                    chain_at_applied: if applied >= head { chain } else { chain_at_applied },
+                    chain_at_head: chain,
+                    marks,
+                })
+            }
+            Want::Done(Outcome::Corrupt {
+                missing,
+                proven,
+                place,
+            }) => {
+                return Err(Refusal::new(
+                    EUCLEAN,
+                    format_args!(
+                        "SRL {shown}: record {missing} at ring offset {} cannot be read, but {proven} was durable: the log is damaged; nothing was changed; take over on a secondary, or look with 'dmrepl srl check'",
+                        ring.offset(place)
+                    ),
+                ))
+            }
+        }
+    }
+}
+
+fn unreadable(shown: &str, e: Error) -> Refusal {
+    Refusal::new(
+        e,
+        format_args!(
+            "SRL {shown}: reading the log failed (error {}); nothing was changed",
+            e.to_errno()
+        ),
+    )
+}
+
+/// The superblock of this life, durable before anything of it is written, replayed or told.
+fn write_superblock(
+    srl: &Srl,
+    config: &Config<'_>,
+    facts: &Facts,
+    role: Role,
+    head: Seq,
+    first_life: bool,
+) -> Result<(), Refusal> {
+    let mut uuid = GroupUuid::NONE;
+    random::fill(&mut uuid.0);
+    let mut id = EpochId::NONE;
+    random::fill(&mut id.0);
+    srl.update(|sb| {
+        if facts.name.is_none() || facts.uuid.is_none() {
+            let uuid = match (role, facts.uuid.is_none()) {
+                (Role::Primary, true) => uuid,
+                (Role::Primary | Role::Secondary, _) => facts.uuid,
+            };
+            sb.set_group(uuid, config.name);
+        }
+        sb.set_role(match role {
+            Role::Primary => group::Role::Primary,
+            Role::Secondary => group::Role::Secondary,
+        });
+        sb.set_clean(false);
+        if role == Role::Primary && srl.ring_bytes().is_some() {
+            if let Some(first) = recovery::new_epoch(head) {
+                sb.push_epoch(Epoch {
+                    id,
+                    first,
+                    host: sb.host(),
+                    reason: if first_life {
+                        lineage::Reason::Created
+                    } else {
+                        lineage::Reason::Recovered
+                    },
+                    time_ns: clock::wall_ns(),
+                    index: 0,
+                })
+                .map_err(|e| Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str())))?;
+            }
+            let commit = sb.lineage().position(head).unwrap_or_default();
+            sb.set_commit(commit);
+            cut_links(sb, head);
+            if first_life {
+                sb.set_consistent(false);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// After a crash nothing above `head` was ever told to anybody by this history.
+fn cut_links(sb: &mut Superblock, head: Seq) {
+    for slot in 0..MAX_LINKS {
+        if let Some(mut link) = sb.link(slot) {
+            if link.position.seq > head
+                && replicate_core::rules::on(replicate_core::rules::Rule::CutPositions)
+            {
+                link.position = sb.lineage().position(head).unwrap_or_default();
+                sb.set_link(slot, Some(&link));
+            }
+        }
+    }
+}
+
+fn build(
+    config: Config<'_>,
+    srl: Arc<Srl>,
+    facts: &Facts,
+    role: Role,
+    head: Seq,
+    scanned: Option<Scanned>,
+) -> Result<Arc<Group>, Refusal> {
+    let mut positions = Positions::default();
+    let (identity, epochs) = srl.read(|sb| {
+        for (slot, link) in sb.links() {
+            let kept = (link.state == LinkState::Normal || link.state == LinkState::Syncing)
+                .then_some(link.position.seq);
+            positions.set(LinkId(slot as u8), link.mode, kept);
+        }
+        let lineage = sb.lineage();
+        let identity = Identity {
+            uuid: sb.group(),
+            host: sb.host(),
+            epoch: lineage.newest().map_or(EpochId::NONE, |e| e.id),
+            replica: sb.replica(),
+        };
+        (identity, EpochTable::of(&lineage))
+    })?;
+    positions.cut(head);
+    let applied = facts.applied.seq;
+    let (log, chain) = match scanned {
+        Some(s) => {
+            let tail = facts.tail;
+            let size = srl.ring_bytes().ok_or(EINVAL)?;
+            let tail = Place(
+                tail.lap
+                    .saturating_mul(size.0)
+                    .saturating_add(tail.offset.0),
+            );
+            let ring = srl.ring(tail, s.place).ok_or(EINVAL)?;
+            let volatile = srl.dev().has_write_cache();
+            (
+                Log::Ring(Writer::new(ring, s.marks, s.head, volatile)),
+                s.chain_at_applied,
+            )
+        }
+        None => (
+            Log::NoRing(NoRing::after_start(applied, facts.horizon.seq, facts.redo)),
+            srl.read(|sb| sb.checkpoint().1)?,
+        ),
+    };
+    let start = Start {
+        role,
+        applied,
+        chain,
+        head,
+    };
+    let mut engine = Engine::new(
+        Fixed::new(WINDOW_SLOTS, Slot::default())?,
+        Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
+        log,
+        positions,
+        start,
+    );
+    if facts.syncing && role == Role::Secondary {
+        engine.copies.set_syncing();
+    }
+    let hold = role == Role::Primary && facts.links > 0;
+    let until_ns = clock::monotonic_ns() + u64::from(config.start_wait_ms) * 1_000_000;
+    let order = KBox::new(
+        Order {
+            engine,
+            epochs,
+            sync_cursor: None,
+            payloads: Fixed::from_fn(WINDOW_SLOTS, || None)?,
+            bios: Fixed::from_fn(WINDOW_SLOTS, || None)?,
+            lanes: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
+            flushes: Flushes::default(),
+            later: Flushes::default(),
+            pins: [None; MAX_PINS],
+            phase: match (role, facts.unlogged) {
+                (Role::Primary, true) => Phase::Unlogged,
+                _ if hold => Phase::Holding { until_ns },
+                _ => Phase::Active,
+            },
+            uncommitted_bytes: 0,
+            uncommitted_since: 0,
+            link_wakes: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
+            wants_space: false,
+        },
+        GFP_KERNEL,
+    )?;
+    let log_wake = Event::new()?;
+    let volumes = srl.read(|sb| sb.volumes().count() as u32)?;
+    let max_pages = (config.pool_bytes / PAGE_BYTES) as usize;
+    let group = Arc::pin_init(
+        try_pin_init!(Group {
+            name: config.name,
+            srl,
+            pool: PagePool::new(RESERVE_PAGES, max_pages, Some(log_wake.clone()))?,
+            log_wake,
+            apply_wake: Event::new()?,
+            moved: Event::new()?,
+            settings: Settings {
+                commit_interval_ms: Atomic::new(config.commit_interval_ms),
+                commit_bytes: Atomic::new(config.commit_bytes),
+                start_wait_ms: Atomic::new(config.start_wait_ms),
+                window_bytes: Atomic::new(config.window_bytes),
+                pool_bytes: Atomic::new(config.pool_bytes),
+            },
+            stats: Stats::default(),
+            table_len: Atomic::new(volumes),
+            pause <- Pause::new(),
+            copy_payloads <- new_spinlock!([const { None }; replicate_core::link::copies::MAX_OUTSTANDING]),
+            order <- new_spinlock!(order),
+            identity <- new_spinlock!(identity),
+            lists <- new_mutex!(Lists {
+                links: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
+                threads: KVec::new(),
+                secret: config.secret,
+                closing: false,
+            }),
+            status <- new_mutex!(Status {
+                reason: Reason::None,
+                text: None,
+                since_ns: clock::wall_ns(),
+                takeover: None,
+            }),
+        }? Error),
+        GFP_KERNEL,
+    )?;
+    Ok(group)
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Takeover: the secondary becomes the primary because the old one is lost.
+//!
+//! 1. Close all sessions: no acknowledgement leaves after this, so no write that the old primary still
+//!    completes rests on us.
+//! 2. T = end of the gap-free prefix in memory; with a ring it is logged and flushed, without one applied and flushed.
+//! 3. Superblock with the new epoch, first seq T+1. Until this is durable a crash leaves a secondary.
+//! 4. The volumes become writable. Their page caches are invalidated first: the applier wrote below them.
+//!
+//! Refused while the primary is connected, while the replica is inconsistent or empty, and with openers,
+//! unless forced.
+
+use super::{epochs::EpochTable, order::Phase, Group};
+use crate::{
+    event::{self, Code, Severity},
+    refuse::Refusal,
+    volume::State,
+};
+use core::fmt;
+use kernel::{prelude::*, str::CString};
+use replicate_core::{
+    engine::{Log, Role},
+    group::{self, Replica},
+    lineage::{Epoch, Reason},
+    log::recovery,
+    units::{EpochId, Seq},
+};
+use replicate_linux::{
+    clock,
+    errno::{EALREADY, EISCONN, ENODATA, ETIMEDOUT, EUCLEAN},
+    random,
+};
+
+/// What a takeover says.
+pub(crate) struct TakenOver {
+    pub(crate) epoch: EpochId,
+    pub(crate) head: Seq,
+    pub(crate) text: CString,
+}
+
+/// How long the log may take to make the last records durable.
+const LIMIT_MS: u64 = 60_000;
+
+impl Group {
+    /// Takes over. May sleep; called with the registry's mutex held.
+    pub(crate) fn takeover(&self, force: bool) -> Result<TakenOver, Refusal> {
+        let name = self.name.as_str();
+        self.may_take_over(force)?;
+        let was_sync = self.last_contact();
+        {
+            let mut o = self.order.lock();
+            o.phase = Phase::TakingOver;
+        }
+        for link in self.all_links() {
+            link.close_for_takeover();
+        }
+        let end = self.order.lock().engine.takeover_begin();
+        if let Err(e) = self.wait_durable(end) {
+            self.order.lock().phase = Phase::Active;
+            return Err(e);
+        }
+        let still = self.pause_applier();
+        let ring = matches!(self.order.lock().engine.log, Log::Ring(_));
+        let mut id = EpochId::NONE;
+        random::fill(&mut id.0);
+        let table = self.srl.update(|sb| {
+            sb.set_role(group::Role::Primary);
+            if let Some(first) = recovery::new_epoch(end) {
+                let before = sb.lineage().position(end).unwrap_or_default();
+                sb.push_epoch(Epoch {
+                    id,
+                    first,
+                    host: sb.host(),
+                    reason: Reason::TookOver,
+                    time_ns: clock::wall_ns(),
+                    index: 0,
+                })
+                .map_err(|e| Refusal::new(EINVAL, format_args!("group {name}: {e}")))?;
+                if !ring {
+                    // Writes will leave no record: everything since here may differ.
+                    sb.set_unlogged(Some(before));
+                }
+            }
+            sb.set_commit(sb.lineage().position(end).unwrap_or_default());
+            sb.set_consistent(false);
+            Ok::<_, Refusal>(EpochTable::of(&sb.lineage()))
+        })?;
+        {
+            let mut i = self.identity.lock();
+            i.epoch = id;
+            i.replica = Replica::Consistent;
+        }
+        {
+            let mut o = self.order.lock();
+            o.epochs = table;
+            o.engine.takeover_done(end);
+            o.phase = if ring { Phase::Active } else { Phase::Unlogged };
+        }
+        drop(still);
+        self.open_volumes();
+        let text = CString::try_from_fmt(format_args!(
+            "took over at record {end}; {was_sync}{}",
+            if ring { "" } else { "; without a ring writes are unlogged, everything from here on may differ" }
+        ))?;
+        let shown = text.to_str().unwrap_or("took over");
+        pr_notice!("group {name}: {shown}\n");
+        self.set_reason(crate::reason::Reason::Takeover, shown);
+        self.status.lock().takeover = CString::try_from_fmt(format_args!("{shown}")).ok();
+        event::group(self, Code::Takeover, Severity::Critical, shown);
+        Ok(TakenOver {
+            epoch: id,
+            head: end,
+            text,
+        })
+    }
+
+    fn may_take_over(&self, force: bool) -> Result<(), Refusal> {
+        let name = self.name.as_str();
+        let no = |e, text: fmt::Arguments<'_>| Err(Refusal::new(e, text));
+        let (role, phase, consistent) = {
+            let o = self.order.lock();
+            (o.engine.role(), o.phase, o.engine.is_consistent())
+        };
+        if role == Role::Primary {
+            return no(EALREADY, format_args!("group {name} is primary on this host already; nothing to take over"));
+        }
+        if phase != Phase::Active {
+            return no(EBUSY, format_args!("group {name} is not running normally (see 'dmrepl status {name}'); takeover refused"));
+        }
+        let replica = self.identity().replica;
+        if replica == Replica::Empty {
+            return no(ENODATA, format_args!("group {name} has never been synchronised on this host: there is nothing to take over"));
+        }
+        if (replica == Replica::Inconsistent || !consistent) && !force {
+            return no(EUCLEAN, format_args!("group {name}: the replica is inconsistent until its synchronisation ends; --force takes it over as it is"));
+        }
+        let all = {
+            let o = self.order.lock();
+            self.all_present(&o)
+        };
+        if !all {
+            return no(EAGAIN, format_args!("group {name}: not every volume is active on this host; create them with dmsetup first"));
+        }
+        if force {
+            return Ok(());
+        }
+        for link in self.all_links() {
+            if link.is_connected() {
+                return no(EISCONN, format_args!("group {name}: link {} is connected to the primary; stop the primary first, or use --force", link.name.as_str()));
+            }
+        }
+        for volume in self.present() {
+            let openers = volume.table.openers().unwrap_or(0);
+            if openers > 0 {
+                return no(EBUSY, format_args!("volume {name}/{}: {openers} openers read it; close them (fuser -v), or use --force", volume.name.as_str()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everything up to `end` is as durable as a takeover needs.
+    fn wait_durable(&self, end: Seq) -> Result<(), Refusal> {
+        let until = clock::monotonic_ns() + LIMIT_MS * 1_000_000;
+        let ready = || {
+            let mut o = self.order.lock();
+            o.engine.demand(end);
+            o.engine.takeover_ready(end) || o.engine.log_failed()
+        };
+        while !ready() {
+            self.log_wake.notify();
+            self.apply_wake.notify();
+            self.moved.wait_until_always(20, ready);
+            if clock::monotonic_ns() > until {
+                return Err(Refusal::new(
+                    ETIMEDOUT,
+                    format_args!("group {}: records up to {end} did not become durable within 60 s; still a secondary", self.name.as_str()),
+                ));
+            }
+        }
+        if self.order.lock().engine.log_failed() {
+            return Err(Refusal::new(
+                EIO,
+                format_args!("group {}: the SRL failed; takeover refused", self.name.as_str()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Makes the volumes writable. Reads and writes are parked until the log is applied.
+    fn open_volumes(&self) {
+        for volume in self.present() {
+            let _ = volume.table.invalidate_cache();
+            if volume.state() == State::Replica {
+                volume.set_state(State::Parked);
+            }
+            let _ = volume.table.set_read_only(false);
+            let _ = volume.table.event();
+        }
+        self.apply_wake.notify();
+        self.log_wake.notify();
+        self.moved.notify();
+    }
+
+    /// What is known of the old primary, for the takeover's text.
+    fn last_contact(&self) -> &'static str {
+        if self.all_links().iter().any(|l| l.was_in_sync()) {
+            "in-sync when contact was lost; the primary may have gone on"
+        } else {
+            "not in-sync when contact was lost: the primary may have completed writes that are not here"
+        }
+    }
+
+    /// Every link. May sleep.
+    pub(crate) fn all_links(&self) -> KVec<kernel::sync::Arc<crate::link::Link>> {
+        let lists = self.lists.lock();
+        let mut v = KVec::with_capacity(lists.links.len(), GFP_KERNEL).unwrap_or_default();
+        for link in lists.links.iter() {
+            let _ = v.push(link.clone(), GFP_NOWAIT);
+        }
+        v
+    }
+}

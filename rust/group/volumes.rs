@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Volumes come and go: attach (preresume), drain (postsuspend), detach (destructor).
+//!
+//! The volume table in the superblock is binding: on a primary a new name is entered there, durably, before
+//! its first write; on a secondary the table is the primary's, adopted at the first handshake. The applier
+//! pins the checkpoint at records of a volume that is not attached.
+
+use super::{
+    order::{Lane, Order, Phase},
+    Group,
+};
+use crate::{
+    event::{self, Code, Severity},
+    refuse::Refusal,
+    volume::{State, Volume},
+};
+use kernel::{prelude::*, sync::{atomic::Relaxed, Arc}};
+use replicate_core::{
+    engine::Role,
+    group::Name,
+    units::{Sector, VolumeId},
+};
+use replicate_linux::{
+    dm::BioList,
+    errno::BlkStatus, //
+};
+
+impl Group {
+    /// Attaches an instance of a volume, in place of another instance of the same name. May sleep.
+    pub(crate) fn attach(&self, volume: &Arc<Volume>) -> Result<(), Refusal> {
+        let name = volume.name.as_str();
+        let known = self.srl.read(|sb| {
+            let i = sb.find_volume(&volume.name)?;
+            sb.volume(i).map(|s| s.volume)
+        })?;
+        let id = match (self.role(), known) {
+            (Role::Primary, None) => Some(self.enter_volume(volume)?),
+            (Role::Primary, Some(v)) if v.size != volume.size => {
+                return Err(Refusal::new(
+                    EINVAL,
+                    format_args!("volume {}/{name}: the table line says {} sectors, the log {}; changing the size is not implemented yet", self.name.as_str(), volume.size, v.size),
+                ))
+            }
+            (Role::Secondary, Some(v)) if v.size > volume.size => {
+                return Err(Refusal::new(
+                    ENOSPC,
+                    format_args!("volume {}/{name}: {} sectors are too few, the primary's volume has {}; use a larger data device", self.name.as_str(), volume.size, v.size),
+                ))
+            }
+            (_, Some(v)) => Some(v.id),
+            (Role::Secondary, None) => None,
+        };
+        if let Some(id) = id {
+            volume.set_id(id);
+        }
+        let mut strays = BioList::new();
+        let resumed = {
+            let mut o = self.order.lock();
+            if o.phase == Phase::Gone {
+                return Err(Refusal::new(ENODEV, format_args!("group {} is being removed", self.name.as_str())));
+            }
+            match o.lanes.iter().position(|l| l.volume.name == volume.name) {
+                Some(i) => match o.lanes.get_mut(i) {
+                    Some(lane) if Arc::ptr_eq(&lane.volume, volume) => true,
+                    Some(lane) => {
+                        strays.append(&mut lane.parked);
+                        strays.append(&mut lane.reads);
+                        lane.volume = volume.clone();
+                        false
+                    }
+                    None => false,
+                },
+                None => {
+                    o.lanes.push(
+                        Lane {
+                            volume: volume.clone(),
+                            parked: BioList::new(),
+                            reads: BioList::new(),
+                        },
+                        GFP_NOWAIT,
+                    )?;
+                    false
+                }
+            }
+        };
+        while let Some(bio) = strays.pop() {
+            bio.end(BlkStatus::IOERR);
+        }
+        if !resumed || volume.state() == State::Suspended || volume.state() == State::Failed {
+            volume.set_state(State::Parked);
+        }
+        if self.role() == Role::Secondary || self.is_unlogged() {
+            let _ = volume.table.set_read_only(self.role() == Role::Secondary);
+        }
+        event::volume(self, volume, Code::VolumeAdded, Severity::Info, name);
+        self.apply_wake.notify();
+        self.log_wake.notify();
+        Ok(())
+    }
+
+    fn is_unlogged(&self) -> bool {
+        self.order.lock().phase == Phase::Unlogged
+    }
+
+    /// Enters a new volume into the table. May sleep.
+    fn enter_volume(&self, volume: &Volume) -> Result<VolumeId, Refusal> {
+        let id = self.srl.update(|sb| {
+            sb.add_volume(volume.describe()).map_err(|e| {
+                Refusal::new(EINVAL, format_args!("volume {}/{}: {e}", self.name.as_str(), volume.name.as_str()))
+            })
+        })?;
+        self.count_volumes();
+        Ok(id)
+    }
+
+    /// Takes the length of the volume table over, after it changed. May sleep.
+    pub(crate) fn count_volumes(&self) {
+        let n = self.srl.read(|sb| sb.volumes().count()).unwrap_or(0);
+        self.table_len.store(n as u32, Relaxed);
+    }
+
+    /// Gives attached volumes the ids of a table that was adopted. May sleep.
+    pub(crate) fn number_volumes(&self) {
+        self.count_volumes();
+        for volume in self.present() {
+            let id = self.srl.read(|sb| {
+                let i = sb.find_volume(&volume.name)?;
+                sb.volume(i).map(|s| s.volume.id)
+            });
+            if let Ok(Some(id)) = id {
+                volume.set_id(id);
+            }
+        }
+        self.apply_wake.notify();
+    }
+
+    /// The attached volumes. May sleep.
+    pub(crate) fn present(&self) -> KVec<Arc<Volume>> {
+        let mut v = KVec::with_capacity(super::order::MAX_VOLUMES, GFP_KERNEL).unwrap_or_default();
+        for lane in self.order.lock().lanes.iter() {
+            // Cannot fail: there are no more lanes than that.
+            let _ = v.push(lane.volume.clone(), GFP_NOWAIT);
+        }
+        v
+    }
+
+    /// The attached volume of that name.
+    pub(crate) fn volume_named(&self, name: &Name) -> Option<Arc<Volume>> {
+        let o = self.order.lock();
+        let lane = o.lanes.iter().find(|l| l.volume.name == *name)?;
+        Some(lane.volume.clone())
+    }
+
+    /// Whether every volume of the table is attached.
+    pub(crate) fn all_present(&self, o: &Order) -> bool {
+        let n = o.lanes.iter().filter(|l| l.volume.id().is_some()).count();
+        n >= self.table_len.load(Relaxed) as usize && !o.lanes.is_empty()
+    }
+
+    /// Ends the bios of `volume` that have no seq, so that a noflush suspend can end. Does not sleep.
+    pub(crate) fn push_back(&self, volume: &Volume) {
+        let mut out = BioList::new();
+        if let Some(lane) = self.order.lock().lane(volume) {
+            out.append(&mut lane.parked);
+            out.append(&mut lane.reads);
+        }
+        while let Some(bio) = out.pop() {
+            bio.end(BlkStatus::DM_REQUEUE);
+        }
+    }
+
+    /// Suspends `volume`: every write that completed is on its data device and flushed when this returns, so that
+    /// a snapshot taken below is right. Device-mapper has ended all bios before. May sleep.
+    pub(crate) fn drain(&self, volume: &Volume) {
+        if volume.state() == State::Active {
+            let target = {
+                let mut o = self.order.lock();
+                o.engine.demand_all();
+                o.engine.head()
+            };
+            self.log_wake.notify();
+            self.apply_wake.notify();
+            let done = || {
+                let mut o = self.order.lock();
+                o.engine.demand_all();
+                o.engine.applier.applied() >= target || o.engine.log_failed() || o.phase != Phase::Active
+            };
+            while !done() {
+                self.log_wake.notify();
+                self.moved.wait_until_always(20, done);
+            }
+            if volume.data.flush_sync().is_err() {
+                pr_err!("volume {}/{}: flush of {} failed in suspend\n", self.name.as_str(), volume.name.as_str(), volume.data.name());
+            }
+        }
+        // A replica stands still between two rounds while one of its devices is suspended.
+        let _still = self.pause.hold();
+        if volume.state() != State::Failed {
+            volume.set_state(State::Suspended);
+        }
+        if self.role() == Role::Secondary {
+            let _ = volume.data.flush_sync();
+        }
+    }
+
+    /// Detaches `volume` if it is the attached instance. May sleep.
+    pub(crate) fn detach(&self, volume: &Volume) {
+        let mut out = BioList::new();
+        let _still = self.pause.hold();
+        let gone = {
+            let mut o = self.order.lock();
+            match o
+                .lanes
+                .iter()
+                .position(|l| core::ptr::eq::<Volume>(&*l.volume, volume))
+            {
+                Some(i) => o.lanes.remove(i).ok(),
+                None => None,
+            }
+        };
+        if let Some(mut lane) = gone {
+            out.append(&mut lane.parked);
+            out.append(&mut lane.reads);
+            event::volume(self, volume, Code::VolumeRemoved, Severity::Info, volume.name.as_str());
+        }
+        while let Some(bio) = out.pop() {
+            bio.end(BlkStatus::IOERR);
+        }
+    }
+
+    /// Whether `volume` is big enough for what the table records under its name.
+    pub(crate) fn size_of(&self, name: &Name) -> Option<Sector> {
+        self.srl
+            .read(|sb| {
+                let i = sb.find_volume(name)?;
+                sb.volume(i).map(|s| s.volume.size)
+            })
+            .ok()
+            .flatten()
+    }
+}
