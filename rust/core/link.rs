@@ -3,6 +3,8 @@
 //! A link: states, handshake, what to send next, region copies.
 
 pub mod copies;
+pub mod credit;
+pub mod gap;
 pub mod handshake;
 pub mod sender;
 pub mod state;

@@ -151,6 +151,30 @@ pub fn may_truncate(applied_bound: Seq, fork: Seq) -> Result<(), Why> {
     }
 }
 
+/// What a primary is to another primary that it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rival {
+    /// The other has an epoch that this host does not know: it took over, this host's history is the old one.
+    Newer,
+    /// This host took over, or recovered, without the other: the other's history is the old one.
+    Older,
+    /// The same history: one of them has the wrong role.
+    Same,
+}
+
+/// What to make of another primary with that lineage.
+pub fn meet(mine: &Lineage<'_>, theirs: &Lineage<'_>) -> Rival {
+    let unknown =
+        |to: &Lineage<'_>, of: &Lineage<'_>| of.newest().is_some_and(|e| to.find(&e.id).is_none());
+    if unknown(mine, theirs) {
+        Rival::Newer
+    } else if unknown(theirs, mine) {
+        Rival::Older
+    } else {
+        Rival::Same
+    }
+}
+
 /// What is wrong with a peer's volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VolumeFault {
@@ -265,6 +289,19 @@ mod tests {
         assert_eq!(v, Some(Verdict::Refuse(Why::Forked)));
         let v = verdict(&mine, 9, &[entry(4, 1)], 7, 7);
         assert_eq!(v, Some(Verdict::Refuse(Why::Unrelated)));
+    }
+
+    #[test]
+    fn a_primary_that_comes_back_knows_that_another_took_over() {
+        let took_over = [entry(1, 1), entry(2, 6)];
+        let recovered = [entry(1, 1), entry(3, 8)];
+        let stale = [entry(1, 1)];
+        let lineage = |e| Lineage::new(Before::default(), e);
+        let met = |mine, theirs| Some(meet(&lineage(mine).ok()?, &lineage(theirs).ok()?));
+        assert_eq!(met(&recovered, &took_over), Some(Rival::Newer));
+        assert_eq!(met(&stale, &took_over), Some(Rival::Newer));
+        assert_eq!(met(&took_over, &stale), Some(Rival::Older));
+        assert_eq!(met(&stale, &stale), Some(Rival::Same));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `dmRm` |
 //! | 4 | 1 | type |
-//! | 5 | 1 | flags: 1 sent again |
+//! | 5 | 1 | flags: 1 sent again, 2 the primary's writers wait for this peer |
 //! | 6 | 2 | connection index |
 //! | 8 | 4 | length of what follows the header: control part and data |
 //! | 12 | 4 | CRC32C of the header, seeded with the session id, this field zero |
@@ -37,7 +37,9 @@ const MAGIC: [u8; 4] = *b"dmRm";
 
 /// The message was sent before and is sent again.
 pub const FLAG_AGAIN: u8 = 1;
-const FLAGS: u8 = FLAG_AGAIN;
+/// From a primary: its writers wait for this peer's acknowledgements.
+pub const FLAG_IN_SYNC: u8 = 2;
+const FLAGS: u8 = FLAG_AGAIN | FLAG_IN_SYNC;
 
 /// Type of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
