@@ -71,7 +71,7 @@ pub struct Before {
     pub folded: u32,
     /// The last seq that belongs to them.
     pub last: Seq,
-    /// The newest of them.
+    /// The one that owns that seq (the newest that owns any).
     pub epoch: EpochId,
 }
 
@@ -219,7 +219,7 @@ impl<'a> Lineage<'a> {
     pub fn position(&self, seq: Seq) -> Option<Position> {
         let epoch = match self.at(seq) {
             Some(e) => e.id,
-            None if self.before.folded > 0 && seq == self.before.last => self.before.epoch,
+            None if seq > Seq::NONE && seq == self.before.last => self.before.epoch,
             None => return None,
         };
         Some(Position { epoch, seq })

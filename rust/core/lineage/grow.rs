@@ -66,11 +66,18 @@ impl LineageMut<'_> {
         let (Some(oldest), Some(next)) = (lineage.get(0), lineage.get(1)) else {
             return Ok(());
         };
-        let folded = lineage.before().folded.saturating_add(1);
+        let before = lineage.before();
+        let last = next.first.prev();
+        // An epoch that owns nothing leaves the owner of the last folded seq as it is.
+        let owner = if before.folded > 0 && last == before.last {
+            before.epoch
+        } else {
+            oldest.id
+        };
         *self.before = Before {
-            folded,
-            last: next.first.prev(),
-            epoch: oldest.id,
+            folded: before.folded.saturating_add(1),
+            last,
+            epoch: owner,
         }
         .into();
         let count = self.count.get().saturating_sub(1);
