@@ -33,6 +33,7 @@ pub mod digest;
 pub mod dm;
 pub mod errno;
 pub mod event;
+pub mod genl;
 pub mod gfp;
 pub mod kthread;
 pub mod pages;

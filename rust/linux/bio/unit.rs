@@ -293,8 +293,8 @@ impl<T> Inner<T> {
         let inner = unit.inner();
         inner.release();
         inner.queue = core::ptr::null();
-        let status = u8::try_from(inner.status.load(Relaxed))
-            .map_or(BlkStatus::IOERR, |s| BlkStatus::from_raw(s));
+        let status =
+            u8::try_from(inner.status.load(Relaxed)).map_or(BlkStatus::IOERR, BlkStatus::from_raw);
         let (tag, buf) = (inner.tag, inner.buf.take());
         // SAFETY: Initialised by the submission; not read again before the next one writes it.
         let keep = unsafe { inner.keep.assume_init_read() };

@@ -148,6 +148,9 @@ impl<T: Target> Glue<T> {
         unsafe { T::Private::borrow(holder.user) }
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn ctr(
         ti: *mut raw::dm_target,
         argc: c_uint,
@@ -195,6 +198,9 @@ impl<T: Target> Glue<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn dtr(ti: *mut raw::dm_target) {
         // SAFETY: Stored by `ctr`, and taken back once: this is the end of the instance.
         let holder = unsafe { KBox::from_raw((*ti).private.cast::<Holder>()) };
@@ -205,6 +211,9 @@ impl<T: Target> Glue<T> {
         unsafe { put_devices(ti, &holder.devices) };
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn map(ti: *mut raw::dm_target, bio: *mut bindings::bio) -> c_int {
         // SAFETY: `ti` is valid.
         let begin = unsafe { (*ti).begin };
@@ -235,6 +244,9 @@ impl<T: Target> Glue<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn end_io(
         _ti: *mut raw::dm_target,
         bio: *mut bindings::bio,
@@ -250,27 +262,42 @@ impl<T: Target> Glue<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn presuspend(ti: *mut raw::dm_target) {
         // SAFETY: dm calls this between `ctr` and `dtr`. The same holds for all that follow.
         T::presuspend(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn presuspend_undo(ti: *mut raw::dm_target) {
         // SAFETY: As in `presuspend()`.
         T::presuspend_undo(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn postsuspend(ti: *mut raw::dm_target) {
         // SAFETY: As in `presuspend()`.
         T::postsuspend(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn preresume(ti: *mut raw::dm_target) -> c_int {
         // SAFETY: As in `presuspend()`.
         let result = T::preresume(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
         from_result(|| result.map(|()| 0))
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn resume(ti: *mut raw::dm_target) {
         // SAFETY: As in `presuspend()`.
         T::resume(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
@@ -289,6 +316,9 @@ impl<T: Target> Glue<T> {
         Writer::new(unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), len as usize) })
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn status(
         ti: *mut raw::dm_target,
         what: raw::status_type_t,
@@ -309,6 +339,9 @@ impl<T: Target> Glue<T> {
         T::status(user, &instance, what, &mut out);
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn message(
         ti: *mut raw::dm_target,
         argc: c_uint,
@@ -327,6 +360,9 @@ impl<T: Target> Glue<T> {
         from_result(|| done.map(|()| i32::from(!out.is_empty())))
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn iterate_devices(
         ti: *mut raw::dm_target,
         callout: raw::iterate_devices_callout_fn,
@@ -345,6 +381,9 @@ impl<T: Target> Glue<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// For device-mapper, as a target\'s callback.
     unsafe extern "C" fn io_hints(ti: *mut raw::dm_target, limits: *mut bindings::queue_limits) {
         // SAFETY: dm passes limits that are its own until this returns.
         let mut limits = Limits::new(unsafe { &mut *limits });

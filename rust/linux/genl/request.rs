@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A request being handled, and how it is refused.
+
+use super::{
+    attr::{Attr, Attrs},
+    message::Reply,
+};
+use crate::{bindings as raw, dm::Writer};
+use core::{cell::UnsafeCell, fmt, marker::PhantomData};
+use kernel::{
+    bindings,
+    error::from_result,
+    prelude::*,
+    sync::atomic::{Atomic, Relaxed},
+};
+
+/// Room for a text that explains a refusal, NUL included.
+const TEXT_BYTES: usize = 400;
+
+/// Texts that are being reported at the same time.
+const TEXTS: usize = 64;
+
+/// The C core has room for 79 characters; longer texts are kept here until it has sent them, which
+/// it does as soon as the handler has returned. The places are used in turn: one is overwritten too
+/// early only if that many other requests are refused in between, and then the text is another's,
+/// but still ends inside of the place, whose last byte is never written.
+struct Texts {
+    next: Atomic<i32>,
+    places: [UnsafeCell<[u8; TEXT_BYTES]>; TEXTS],
+}
+
+// SAFETY: Places are shared only as described above, as plain bytes.
+unsafe impl Sync for Texts {}
+
+static LONG_TEXTS: Texts = Texts {
+    next: Atomic::new(0),
+    places: [const { UnsafeCell::new([0; TEXT_BYTES]) }; TEXTS],
+};
+
+/// A request being handled.
+///
+/// # Invariants
+///
+/// `info` is that of a request, valid for `'a`.
+pub struct Request<'a> {
+    info: *mut raw::genl_info,
+    _alive: PhantomData<&'a raw::genl_info>,
+}
+
+impl<'a> Request<'a> {
+    /// # Safety
+    ///
+    /// `info` is that of a request, valid for `'a`.
+    pub(super) unsafe fn new(info: *mut raw::genl_info) -> Self {
+        // INVARIANT: Per the caller.
+        Self {
+            info,
+            _alive: PhantomData,
+        }
+    }
+
+    /// The attributes of the request.
+    pub fn attrs(&self) -> Attrs<'a> {
+        // SAFETY: By the type invariant.
+        let header = unsafe { (*self.info).nlhdr };
+        // SAFETY: The C core has checked the message.
+        unsafe { message_attrs(header) }
+    }
+
+    /// The netlink port that sent it.
+    pub fn portid(&self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.info).snd_portid }
+    }
+
+    /// Starts an answer of up to about `capacity` bytes.
+    pub fn reply(&self, cmd: u8, capacity: usize) -> Result<Reply<'_>> {
+        // SAFETY: By the type invariant.
+        unsafe { Reply::new(self.info, cmd, capacity) }
+    }
+
+    /// Says why the request is refused: a sentence for the user, of up to 399 bytes. Returns
+    /// `error` for `return Err(..)`.
+    pub fn fail(&mut self, error: Error, text: fmt::Arguments<'_>) -> Error {
+        // SAFETY: By the type invariant.
+        let extack = unsafe { (*self.info).extack };
+        if !extack.is_null() {
+            // SAFETY: The report of a live request is ours.
+            set_text(unsafe { &mut *extack }, text);
+        }
+        error
+    }
+
+    /// As [`Request::fail`]; also points at the attribute that is wrong.
+    pub fn fail_attr(&mut self, error: Error, attr: &Attr<'_>, text: fmt::Arguments<'_>) -> Error {
+        // SAFETY: By the type invariant.
+        let extack = unsafe { (*self.info).extack };
+        if !extack.is_null() {
+            // The C core only computes an offset of it, after checking that it is in the message.
+            // SAFETY: The report of a live request is ours.
+            unsafe { (*extack).bad_attr = attr.header().cast::<bindings::nlattr>() };
+        }
+        self.fail(error, text)
+    }
+
+    /// As [`Request::fail`] with `EINVAL`; also names the attribute that is missing.
+    pub fn fail_missing(&mut self, id: u16, text: fmt::Arguments<'_>) -> Error {
+        // SAFETY: By the type invariant.
+        let extack = unsafe { (*self.info).extack };
+        if !extack.is_null() {
+            // SAFETY: The report of a live request is ours.
+            unsafe { (*extack).miss_type = id };
+        }
+        self.fail(EINVAL, text)
+    }
+}
+
+fn set_text(extack: &mut bindings::netlink_ext_ack, text: fmt::Arguments<'_>) {
+    let mut short = Writer::new(bytes_mut(&mut extack._msg_buf));
+    let _ = fmt::write(&mut short, text);
+    if !short.is_full() {
+        extack._msg = extack._msg_buf.as_ptr();
+        return;
+    }
+    let mut long = [0u8; TEXT_BYTES];
+    let mut out = Writer::new(&mut long);
+    let _ = fmt::write(&mut out, text);
+
+    let n = LONG_TEXTS.next.fetch_add(1, Relaxed).unsigned_abs() as usize;
+    let Some(place) = LONG_TEXTS.places.get(n % TEXTS) else {
+        return;
+    };
+    let place = place.get().cast::<u8>();
+    // The last byte of the place stays 0 for ever; that of `long` is 0, too.
+    // SAFETY: The place is that long; it holds plain bytes.
+    unsafe { core::ptr::copy_nonoverlapping(long.as_ptr(), place, TEXT_BYTES - 1) };
+    extack._msg = place.cast_const().cast::<c_char>();
+}
+
+/// C characters as bytes.
+fn bytes_mut(chars: &mut [c_char]) -> &mut [u8] {
+    chars
+}
+
+/// The attributes of a generic netlink message.
+///
+/// # Safety
+///
+/// `header` is null or that of a valid message that lives for `'a`.
+pub(super) unsafe fn message_attrs<'a>(header: *const bindings::nlmsghdr) -> Attrs<'a> {
+    const SKIP: usize = size_of::<bindings::nlmsghdr>() + size_of::<raw::genlmsghdr>();
+
+    if header.is_null() {
+        return Attrs::new(&[]);
+    }
+    // SAFETY: Per the caller.
+    let len = unsafe { (*header).nlmsg_len } as usize;
+    // SAFETY: A message is as long as its header says.
+    let message = unsafe { core::slice::from_raw_parts(header.cast::<u8>(), len) };
+    Attrs::new(message.get(SKIP..).unwrap_or_default())
+}
+
+/// What the entry points made by [`genl_doit!`](crate::genl_doit) do.
+///
+/// # Safety
+///
+/// `info` is the `struct genl_info` of a request.
+#[doc(hidden)]
+pub unsafe fn doit(info: *mut c_void, handler: fn(&mut Request<'_>) -> Result) -> c_int {
+    // SAFETY: Per the caller.
+    let mut request = unsafe { Request::new(info.cast::<raw::genl_info>()) };
+    from_result(|| handler(&mut request).map(|()| 0))
+}
