@@ -75,7 +75,7 @@ done
 
 # A terminal for people.
 if [ -n "$lab_tty" ]; then
-	( while :; do PS1="$lab_name# " setsid cttyhack bash --norc </dev/hvc0 >/dev/hvc0 2>&1; sleep 1; done ) &
+	( while :; do PS1="$lab_name# " setsid -c bash --norc </dev/hvc0 >/dev/hvc0 2>&1; sleep 1; done ) &
 fi
 
 port=/dev/vport0p1
