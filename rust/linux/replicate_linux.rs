@@ -35,6 +35,7 @@ pub mod errno;
 pub mod event;
 pub mod genl;
 pub mod gfp;
+pub mod global;
 pub mod kthread;
 pub mod pages;
 pub mod random;
