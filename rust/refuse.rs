@@ -20,6 +20,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// A refusal with its text. May sleep. Where no memory is left for the text the errno stays.
+    #[inline(never)]
     pub(crate) fn new(error: Error, text: fmt::Arguments<'_>) -> Self {
         let mut bounded = Bounded::default();
         // A text that is too long is cut; that is no failure.

@@ -77,7 +77,7 @@ pub(crate) struct Flushes {
 /// See the module.
 pub(crate) struct Order {
     /// The core's machine.
-    pub(crate) engine: Engine,
+    pub(crate) engine: KBox<Engine>,
     /// Which epoch a seq belongs to: the lineage, where the log worker can see it.
     pub(crate) epochs: EpochTable,
     /// The volume and sector that written region copies have reached, for the next superblock.
@@ -93,7 +93,7 @@ pub(crate) struct Order {
     /// Flushes that came later: they wait for a later one.
     pub(crate) later: Flushes,
     /// Reads under way that will be overlaid.
-    pub(crate) pins: [Option<Pin>; MAX_PINS],
+    pub(crate) pins: Fixed<Option<Pin>>,
     /// Whether I/O flows.
     pub(crate) phase: Phase,
     /// Bytes admitted since the commit point last moved.
@@ -290,6 +290,7 @@ impl Order {
     pub(crate) fn retire(&mut self, keep_from: Seq) {
         let pinned = self
             .pins
+            .as_ref()
             .iter()
             .flatten()
             .map(|p| p.applied.next())
@@ -333,8 +334,9 @@ impl Order {
             head: self.engine.head(),
             range,
         };
-        let i = self.pins.iter().position(Option::is_none)?;
-        if let Some(p) = self.pins.get_mut(i) {
+        let pins = self.pins.as_mut();
+        let i = pins.iter().position(Option::is_none)?;
+        if let Some(p) = pins.get_mut(i) {
             *p = Some(pin);
         }
         Some(i)

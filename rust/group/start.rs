@@ -387,13 +387,8 @@ fn build(
     head: Seq,
     scanned: Option<Scanned>,
 ) -> Result<Arc<Group>, Refusal> {
-    let mut positions = Positions::default();
+    let engine = build_engine(&srl, facts, role, head, scanned)?;
     let (identity, epochs) = srl.read(|sb| {
-        for (slot, link) in sb.links() {
-            let kept = (link.state == LinkState::Normal || link.state == LinkState::Syncing)
-                .then_some(link.position.seq);
-            positions.set(LinkId(slot as u8), link.mode, kept);
-        }
         let lineage = sb.lineage();
         let identity = Identity {
             uuid: sb.group(),
@@ -401,72 +396,9 @@ fn build(
             epoch: lineage.newest().map_or(EpochId::NONE, |e| e.id),
             replica: sb.replica(),
         };
-        (identity, EpochTable::of(&lineage))
-    })?;
-    positions.cut(head);
-    let applied = facts.applied.seq;
-    let (log, chain) = match scanned {
-        Some(s) => {
-            let tail = facts.tail;
-            let size = srl.ring_bytes().ok_or(EINVAL)?;
-            let tail = Place(
-                tail.lap
-                    .saturating_mul(size.0)
-                    .saturating_add(tail.offset.0),
-            );
-            let ring = srl.ring(tail, s.place).ok_or(EINVAL)?;
-            let volatile = srl.dev().has_write_cache();
-            (
-                Log::Ring(Writer::new(ring, s.marks, s.head, volatile)),
-                s.chain_at_applied,
-            )
-        }
-        None => (
-            Log::NoRing(NoRing::after_start(applied, facts.horizon.seq, facts.redo)),
-            srl.read(|sb| sb.checkpoint().1)?,
-        ),
-    };
-    let start = Start {
-        role,
-        applied,
-        chain,
-        head,
-    };
-    let mut engine = Engine::new(
-        Fixed::new(WINDOW_SLOTS, Slot::default())?,
-        Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
-        log,
-        positions,
-        start,
-    );
-    if facts.syncing && role == Role::Secondary {
-        engine.copies.set_syncing();
-    }
-    let hold = role == Role::Primary && facts.links > 0;
-    let until_ns = clock::monotonic_ns() + u64::from(config.start_wait_ms) * 1_000_000;
-    let order = KBox::new(
-        Order {
-            engine,
-            epochs,
-            sync_cursor: None,
-            payloads: Fixed::from_fn(WINDOW_SLOTS, || None)?,
-            bios: Fixed::from_fn(WINDOW_SLOTS, || None)?,
-            lanes: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
-            flushes: Flushes::default(),
-            later: Flushes::default(),
-            pins: [None; MAX_PINS],
-            phase: match (role, facts.unlogged) {
-                (Role::Primary, true) => Phase::Unlogged,
-                _ if hold => Phase::Holding { until_ns },
-                _ => Phase::Active,
-            },
-            uncommitted_bytes: 0,
-            uncommitted_since: 0,
-            link_wakes: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
-            wants_space: false,
-        },
-        GFP_KERNEL,
-    )?;
+        EpochTable::of(&lineage).map(|epochs| (identity, epochs))
+    })??;
+    let order = build_order(engine, epochs, facts, role, config.start_wait_ms)?;
     let log_wake = Event::new()?;
     let volumes = srl.read(|sb| sb.volumes().count() as u32)?;
     let max_pages = (config.pool_bytes / PAGE_BYTES) as usize;
@@ -507,4 +439,98 @@ fn build(
         GFP_KERNEL,
     )?;
     Ok(group)
+}
+
+fn build_order(
+    engine: KBox<Engine>,
+    epochs: EpochTable,
+    facts: &Facts,
+    role: Role,
+    start_wait_ms: u32,
+) -> Result<KBox<Order>> {
+    let hold = role == Role::Primary && facts.links > 0;
+    let until_ns = clock::monotonic_ns() + u64::from(start_wait_ms) * 1_000_000;
+    Ok(KBox::new(
+        Order {
+            engine,
+            epochs,
+            sync_cursor: None,
+            payloads: Fixed::from_fn(WINDOW_SLOTS, || None)?,
+            bios: Fixed::from_fn(WINDOW_SLOTS, || None)?,
+            lanes: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
+            flushes: Flushes::default(),
+            later: Flushes::default(),
+            pins: Fixed::new(MAX_PINS, None)?,
+            phase: match (role, facts.unlogged) {
+                (Role::Primary, true) => Phase::Unlogged,
+                _ if hold => Phase::Holding { until_ns },
+                _ => Phase::Active,
+            },
+            uncommitted_bytes: 0,
+            uncommitted_since: 0,
+            link_wakes: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
+            wants_space: false,
+        },
+        GFP_KERNEL,
+    )?)
+}
+
+/// In a frame of its own, which is gone when the rest is built: the engine is large.
+#[inline(never)]
+fn build_engine(
+    srl: &Srl,
+    facts: &Facts,
+    role: Role,
+    head: Seq,
+    scanned: Option<Scanned>,
+) -> Result<KBox<Engine>, Refusal> {
+    let mut positions = Positions::default();
+    srl.read(|sb| {
+        for (slot, link) in sb.links() {
+            let kept = (link.state == LinkState::Normal || link.state == LinkState::Syncing)
+                .then_some(link.position.seq);
+            positions.set(LinkId(slot as u8), link.mode, kept);
+        }
+    })?;
+    positions.cut(head);
+    let applied = facts.applied.seq;
+    let (log, chain) = match scanned {
+        Some(s) => {
+            let tail = facts.tail;
+            let size = srl.ring_bytes().ok_or(EINVAL)?;
+            let tail = Place(
+                tail.lap
+                    .saturating_mul(size.0)
+                    .saturating_add(tail.offset.0),
+            );
+            let ring = srl.ring(tail, s.place).ok_or(EINVAL)?;
+            let volatile = srl.dev().has_write_cache();
+            (
+                Log::Ring(Writer::new(ring, s.marks, s.head, volatile)),
+                s.chain_at_applied,
+            )
+        }
+        None => (
+            Log::NoRing(NoRing::after_start(applied, facts.horizon.seq, facts.redo)),
+            srl.read(|sb| sb.checkpoint().1)?,
+        ),
+    };
+    let start = Start {
+        role,
+        applied,
+        chain,
+        head,
+    };
+    let engine = Engine::new(
+        Fixed::new(WINDOW_SLOTS, Slot::default())?,
+        Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
+        log,
+        positions,
+        start,
+    );
+    let mut engine = KBox::new(engine, GFP_KERNEL)?;
+    if facts.syncing && role == Role::Secondary {
+        engine.copies.set_syncing();
+    }
+    Ok(engine)
 }

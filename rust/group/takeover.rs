@@ -84,7 +84,7 @@ impl Group {
             }
             sb.set_commit(sb.lineage().position(end).unwrap_or_default());
             sb.set_consistent(false);
-            Ok::<_, Refusal>(EpochTable::of(&sb.lineage()))
+            Ok::<_, Refusal>(EpochTable::of(&sb.lineage())?)
         })?;
         {
             let mut i = self.identity.lock();
