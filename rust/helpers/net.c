@@ -36,9 +36,29 @@ void *replicate_helper_sk_user_data(struct sock *sk)
 	return __locked_read_sk_user_data_with_flags(sk, SK_USER_DATA_NOCOPY);
 }
 
-bool replicate_helper_sk_is_listening(struct sock *sk)
+/* Callbacks as plain pointers; each returns the one before. The callback lock is held. */
+void *replicate_helper_sk_swap_data_ready(struct sock *sk, void *callback)
 {
-	return READ_ONCE(sk->sk_state) == TCP_LISTEN;
+	void *old = sk->sk_data_ready;
+
+	sk->sk_data_ready = callback;
+	return old;
+}
+
+void *replicate_helper_sk_swap_state_change(struct sock *sk, void *callback)
+{
+	void *old = sk->sk_state_change;
+
+	sk->sk_state_change = callback;
+	return old;
+}
+
+void *replicate_helper_sk_swap_write_space(struct sock *sk, void *callback)
+{
+	void *old = sk->sk_write_space;
+
+	sk->sk_write_space = callback;
+	return old;
 }
 
 bool replicate_helper_sk_is_established(struct sock *sk)

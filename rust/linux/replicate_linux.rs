@@ -37,5 +37,6 @@ pub mod genl;
 pub mod gfp;
 pub mod global;
 pub mod kthread;
+pub mod net;
 pub mod pages;
 pub mod random;
