@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a run explores: the application's script, the peer, and how much may go wrong.
+
+use replicate_core::{
+    group::Mode,
+    units::{Range, Sector, VolumeId},
+};
+
+/// Sectors of a model block. At 64 KiB a batch starts although others are in flight.
+pub const BLOCK_SECTORS: u32 = 128;
+
+/// One step of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Writes `blocks` blocks from `from` on.
+    Write { from: usize, blocks: u32, fua: bool },
+    /// A flush.
+    Flush,
+}
+
+/// A plain write of one block.
+pub const fn w(from: usize) -> Op {
+    Op::Write {
+        from,
+        blocks: 1,
+        fua: false,
+    }
+}
+
+/// A FUA write of one block.
+pub const fn fua(from: usize) -> Op {
+    Op::Write {
+        from,
+        blocks: 1,
+        fua: true,
+    }
+}
+
+/// The secondary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Ring,
+    NoRing,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: &'static str,
+    /// Model blocks: volume and first sector.
+    pub blocks: &'static [(u16, u64)],
+    pub script: Vec<Op>,
+    pub peer: Option<Peer>,
+    pub mode: Mode,
+    /// The log devices have a volatile cache.
+    pub volatile: bool,
+    /// Power cuts and resets of the primary, together.
+    pub primary_crashes: u8,
+    pub secondary_crashes: u8,
+    /// Resets are explored beside power cuts.
+    pub resets: bool,
+    /// Connections lost (beyond those by crashes).
+    pub drops: u8,
+    /// Messages in flight at most; 0: delivered at once.
+    pub queue: usize,
+    /// Messages overtake each other.
+    pub reorder: bool,
+    /// Messages lost or doubled.
+    pub faults: u8,
+    /// Messages of an ended session stay under way.
+    pub stale: bool,
+    /// Data writes, flushes and reads take time.
+    pub fine: bool,
+    pub takeover: bool,
+    /// The replica starts with garbage and is synced.
+    pub sync: bool,
+    /// Checkpoints of each side at most.
+    pub checkpoints: u8,
+    /// Ring: room for so many one-block batches beside the reserve.
+    pub ring_room: u64,
+    /// Start so near the ring's end that the second batch wraps.
+    pub wrap: bool,
+}
+
+impl Config {
+    pub const BASE: Config = Config {
+        name: "",
+        blocks: &[(0, 0), (1, 0)],
+        script: Vec::new(),
+        peer: None,
+        mode: Mode::Async,
+        volatile: true,
+        primary_crashes: 1,
+        secondary_crashes: 0,
+        resets: true,
+        drops: 0,
+        queue: 0,
+        reorder: false,
+        faults: 0,
+        stale: false,
+        fine: false,
+        takeover: false,
+        sync: false,
+        checkpoints: 1,
+        ring_room: 8,
+        wrap: false,
+    };
+
+    /// The range of `blocks` model blocks from `b` on.
+    pub fn range(&self, b: usize, blocks: u32) -> Range {
+        let (volume, sector) = self.blocks[b];
+        Range {
+            volume: VolumeId(volume),
+            sector: Sector(sector),
+            sectors: BLOCK_SECTORS * blocks,
+        }
+    }
+
+    /// Size of a volume.
+    pub fn size(&self, volume: u16) -> Sector {
+        let last = self
+            .blocks
+            .iter()
+            .filter(|b| b.0 == volume)
+            .map(|b| b.1)
+            .max();
+        Sector(last.map_or(0, |s| s + u64::from(BLOCK_SECTORS)))
+    }
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The explorer: walks every state of a primary, a secondary and their link that small bounds allow, and
+//! checks the promises in each.
+//!
+//! The state machines are the core's own, the ones that the kernel module executes: engine, log writer,
+//! scan, handshake, sender, region copies, takeover. Only disks ([`disk`]) and the wire ([`link`]) are
+//! models. [`world`] names what can happen, [`check`] what must hold, [`runs`] what is explored, and which
+//! run must break when a rule is left out.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod config;
+pub mod crash;
+pub mod disk;
+pub mod host;
+pub mod link;
+pub mod runs;
+pub mod search;
+pub mod world;

@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The wire: handshake, records, acknowledgements, region copies. Judged and planned by the core.
+
+use replicate_core::{
+    engine::{copies::Copy, replica::Acks, Log},
+    group::Replica,
+    lineage::{Before, Entry, Epoch as Entered, Lineage},
+    link::{
+        copies::{Copies, CopyItem},
+        handshake::{judge, may_truncate, Peer as Stated, Primary, Verdict, Why as Reason},
+        same_session,
+        sender::{Send, Sender},
+    },
+    log::recovery::Outcome,
+    units::{Chain, Position, Record, Sector, Seq, VolumeId},
+};
+
+use crate::{
+    config::Config,
+    disk::{epoch_id, Epoch},
+    host::{blocks_of, wid, writes_of, Host, Why, Writes, LINK},
+    world::{broken, Broken, Step, World, P, S},
+};
+
+/// What travels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Msg {
+    Record(Record, Seq),
+    Commit(Seq),
+    Copy(CopyItem, Writes, Seq),
+    SyncEnd(Seq, u64, Seq),
+    /// Positions, durable copies, whether the replica is consistent.
+    Ack(Acks, u64, bool),
+}
+
+/// The primary's answer on its way to the secondary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Welcome {
+    pub session: u8,
+    pub line: Vec<Epoch>,
+    pub fork: Seq,
+    pub resume: Seq,
+    /// A sync begins: start and chain.
+    pub restart: Option<(Seq, Chain)>,
+    /// Where an unfinished sync goes on.
+    pub cursor: Option<(VolumeId, Sector)>,
+}
+
+pub fn entries(line: &[Epoch]) -> Vec<Entry> {
+    line.iter()
+        .map(|(id, first)| {
+            Entry::from(Entered {
+                id: epoch_id(*id),
+                first: Seq(*first),
+                ..Entered::default()
+            })
+        })
+        .collect()
+}
+
+impl World {
+    /// The judgement that the primary `mine` passes on `peer`.
+    pub fn judgement(&self, mine: &Host, peer: &Host, mine_head: Seq, oldest: Seq) -> Verdict {
+        let (ours, theirs) = (entries(&mine.sb.line), entries(&peer.sb.line));
+        let lineage = Lineage::new(Before::default(), &ours).expect("a lineage");
+        let on = peer.on();
+        let logged = on.eng.acks().logged;
+        let redo = matches!(&on.eng.log, Log::NoRing(n) if n.redo_durable);
+        let chain = match &on.eng.log {
+            Log::NoRing(_) => peer.sb.applied_chain,
+            Log::Ring(_) => on.eng.window.chain_at(logged).unwrap_or_default(),
+        };
+        let theirs = Lineage::new(Before::default(), &theirs).expect("a lineage");
+        let stated = Stated {
+            lineage: theirs,
+            replica: if theirs.is_empty() {
+                Replica::Empty
+            } else if peer.sb.inconsistent || redo {
+                Replica::Inconsistent
+            } else {
+                Replica::Consistent
+            },
+            logged: Position {
+                epoch: theirs.at(logged).map(|e| e.id).unwrap_or_default(),
+                seq: logged,
+            },
+            chain,
+            applied_bound: on.eng.applied_bound(),
+            syncing: peer.sb.inconsistent || redo,
+        };
+        let primary = Primary {
+            lineage,
+            head: mine_head,
+            oldest,
+        };
+        judge(&primary, &stated, |seq| {
+            (seq >= oldest.prev() && seq <= mine_head).then(|| self.chain_at(seq))
+        })
+    }
+
+    pub fn can_connect(&self) -> bool {
+        let up = |s: usize| {
+            self.hosts[s]
+                .on
+                .as_ref()
+                .is_some_and(|o| o.session.is_none() && o.taking.is_none())
+        };
+        up(P)
+            && up(S)
+            && self.welcome.is_none()
+            && !matches!(self.hosts[P].pending, Some((_, Why::SyncStart(..))))
+    }
+
+    pub fn connect(&mut self, cfg: &Config) -> Step {
+        let p = self.hosts[P].on();
+        let link = *p.eng.positions.get(LINK).expect("the link");
+        let verdict = self.judgement(&self.hosts[P], &self.hosts[S], p.eng.head(), p.eng.oldest());
+        let needs = link.needs_sync || matches!(verdict, Verdict::NeedsSync(Reason::Empty));
+        match verdict {
+            Verdict::Resume { fork, resume, .. } if !needs => {
+                let inconsistent = self.hosts[S].sb.inconsistent;
+                self.welcome = Some(Welcome {
+                    session: 0,
+                    line: self.hosts[P].sb.line.clone(),
+                    fork: fork.seq,
+                    resume,
+                    restart: None,
+                    cursor: if inconsistent {
+                        self.hosts[P].sb.sync
+                    } else {
+                        None
+                    },
+                });
+                self.name_session();
+                Ok(true)
+            }
+            Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync => {
+                if self.hosts[P].pending.is_some() {
+                    return Ok(false);
+                }
+                let Some((start, chain)) = p.eng.sync_start() else {
+                    return Ok(false);
+                };
+                let mut sb = self.hosts[P].sb.clone();
+                sb.kept = Some(start);
+                sb.sync = Some((VolumeId(cfg.blocks[0].0), Sector(0)));
+                self.hosts[P].pending = Some((sb, Why::SyncStart(start, chain)));
+                Ok(true)
+            }
+            // A takeover that did not come to its end may leave the replica ahead: then it says so.
+            Verdict::Refuse(Reason::PeerAhead) if self.ghost.took => Ok(false),
+            v => broken(format!("P4: no disk was lost, no takeover, and yet: {v:?}")),
+        }
+    }
+
+    fn name_session(&mut self) {
+        let session = self.ghost.next_session;
+        self.ghost.next_session += 1;
+        if let Some(w) = &mut self.welcome {
+            w.session = session;
+        }
+    }
+
+    /// The primary's superblock says that a sync of the link runs.
+    pub fn sync_started(&mut self, start: Seq, chain: Chain) {
+        let on = self.hosts[P].on_mut();
+        on.eng.positions.synced_from(LINK, start, true);
+        let line = self.hosts[P].sb.line.clone();
+        let cursor = self.hosts[P].sb.sync;
+        self.welcome = Some(Welcome {
+            session: 0,
+            line,
+            fork: start,
+            resume: start.next(),
+            restart: Some((start, chain)),
+            cursor,
+        });
+        self.name_session();
+    }
+
+    /// The secondary takes the welcome: its superblock first, then the session.
+    pub fn welcomed(&mut self, cfg: &Config) -> Step {
+        let w = self.welcome.clone().expect("a welcome");
+        let h = &mut self.hosts[S];
+        if !h.is_idle() || h.on().session.is_some() {
+            return Ok(false);
+        }
+        let on = h.on();
+        if let Some((start, chain)) = w.restart {
+            if on.eng.applier.round().is_some() || !on.eng.copies.is_empty() {
+                return Ok(false);
+            }
+            let mut sb = h.sb.clone();
+            sb.line = w.line;
+            sb.inconsistent = true;
+            (sb.applied, sb.applied_chain, sb.commit, sb.horizon) = (start, chain, start, start);
+            sb.redo = false;
+            sb.tail.first = start.next();
+            sb.tail.chain = chain;
+            if let Log::Ring(r) = &on.eng.log {
+                sb.tail.place = r.ring.head();
+            }
+            h.pending = Some((sb, Why::SyncRestart(start, chain)));
+            return Ok(true);
+        }
+        if let Err(why) = may_truncate(on.eng.applied_bound(), w.fork) {
+            if self.ghost.took {
+                self.welcome = None;
+                return Ok(true);
+            }
+            return broken(format!(
+                "P4: the replica cannot follow its primary: {why:?}"
+            ));
+        }
+        if w.line == h.sb.line {
+            self.truncate(w.fork)?;
+            self.secondary_joins(cfg);
+            return Ok(true);
+        }
+        let mut sb = h.sb.clone();
+        sb.line = w.line;
+        sb.commit = on.eng.adopted_commit(w.fork).min(sb.commit);
+        h.pending = Some((sb, Why::Adopt { fork: w.fork }));
+        Ok(true)
+    }
+
+    /// The lineage is durable: what lies above the fork is dropped.
+    pub fn truncate(&mut self, fork: Seq) -> Result<(), Broken> {
+        let h = &mut self.hosts[S];
+        let rescan = h.on().eng.must_rescan(fork);
+        let place = if rescan {
+            match h.scan(true).outcome {
+                Outcome::Head { place, .. } => Some(place),
+                Outcome::Corrupt { .. } => {
+                    return broken("a scan under the new lineage calls the log corrupt")
+                }
+            }
+        } else {
+            None
+        };
+        if !h.on_mut().eng.truncate(fork, place) {
+            return broken("P4: the replica applied what its primary lost");
+        }
+        Ok(())
+    }
+
+    /// Both ends enter the session, if the primary still stands by its welcome.
+    pub fn secondary_joins(&mut self, cfg: &Config) {
+        let Some(w) = self.welcome.take() else {
+            return;
+        };
+        let s = self.hosts[S].on_mut();
+        s.eng.session_began();
+        s.arrived.clear();
+        s.session = Some(w.session);
+        s.told = None;
+        let applied = s.eng.acks().applied;
+        let Some(p) = &mut self.hosts[P].on else {
+            return;
+        };
+        let copies = w
+            .cursor
+            .map(|(volume, at)| Copies::new(volume, cfg.size(volume.0), at));
+        let mut sender = Sender::new(w.resume, copies);
+        sender.set_credit(Seq(u64::MAX), u64::MAX);
+        p.sender = Some(sender);
+        p.session = Some(w.session);
+        p.reading.clear();
+        let last = w.resume.prev();
+        p.eng.positions.session(LINK, last, last, applied.min(last));
+    }
+
+    pub fn drop_session(&mut self, cfg: &Config, s: usize) {
+        let Some(on) = &mut self.hosts[s].on else {
+            return;
+        };
+        if s == P {
+            on.eng.positions.disconnected(LINK);
+            on.sender = None;
+            on.reading.clear();
+        }
+        on.session = None;
+        if !cfg.stale {
+            self.wires[1 - s].clear();
+        }
+    }
+
+    fn post(&mut self, cfg: &Config, d: usize, msg: Msg) -> Step {
+        let from = if d == 0 { P } else { S };
+        let session = self.hosts[from].on().session.expect("in a session");
+        if cfg.queue == 0 {
+            return self.deliver(cfg, d, session, msg);
+        }
+        // Positions are cumulative: a newer one that was not sent yet takes the older one's place.
+        if !cfg.stale && matches!(msg, Msg::Ack(..)) {
+            self.wires[d].retain(|m| !matches!(m.1, Msg::Ack(..)));
+        }
+        self.wires[d].push((session, msg));
+        Ok(true)
+    }
+
+    /// The sender's next message.
+    pub fn send(&mut self, cfg: &Config) -> Step {
+        if self.wires[0].len() >= cfg.queue.max(1) {
+            return Ok(false);
+        }
+        let on = self.hosts[P].on_mut();
+        let Some(sender) = on.sender else {
+            return Ok(false);
+        };
+        let (head, commit, applied) = (
+            on.eng.window.head(),
+            on.eng.commit(),
+            on.eng.applier.applied(),
+        );
+        let window = &on.eng.window;
+        let plan = sender.plan(head, commit, |item, last| {
+            window.newest_overlap(&item.range, applied, last)
+        });
+        let (oldest, base) = (on.eng.oldest(), on.eng.window.base());
+        let sender = on.sender.as_mut().expect("in a session");
+        match plan {
+            Send::Record(seq) => {
+                let record = self.ghost.hist[seq.0 as usize - 1];
+                if seq < oldest && seq <= base {
+                    return broken(format!(
+                        "P5: the peer needs record {seq}, which neither log nor memory holds"
+                    ));
+                }
+                sender.record_sent(&record, commit);
+                self.post(cfg, 0, Msg::Record(record, commit))
+            }
+            Send::ReadCopy(item) => {
+                sender.copy_begins();
+                let data = self.read_region(cfg, &item);
+                self.hosts[P].on_mut().reading = data;
+                Ok(true)
+            }
+            Send::Copy(item) => {
+                let data = std::mem::take(&mut on.reading);
+                sender.copy_sent(item.range.bytes().0);
+                self.post(cfg, 0, Msg::Copy(item, data, commit))
+            }
+            Send::SyncEnd { end, items } => {
+                sender.end_sent();
+                self.post(cfg, 0, Msg::SyncEnd(end, items, commit))
+            }
+            Send::Commit => {
+                sender.commit_told(commit);
+                self.post(cfg, 0, Msg::Commit(commit))
+            }
+            Send::Nothing => Ok(false),
+        }
+    }
+
+    fn read_region(&self, cfg: &Config, item: &CopyItem) -> Writes {
+        let h = &self.hosts[P];
+        let on = h.on();
+        let newest = |b: usize| {
+            let seq = on
+                .eng
+                .window
+                .newest_overlap(&cfg.range(b, 1), Seq::NONE, Seq(u64::MAX))?;
+            Some(wid(&on.eng.window.get(seq)?.record))
+        };
+        blocks_of(cfg, &item.range)
+            .into_iter()
+            .map(|b| {
+                let memory = newest(b).filter(|_| Copies::may_read_memory());
+                (b, memory.unwrap_or_else(|| h.vols[b].current()))
+            })
+            .collect()
+    }
+
+    pub fn region_read(&mut self, cfg: &Config, now: bool) -> Step {
+        let on = self.hosts[P].on();
+        let Some(item) = on.sender.and_then(|s| s.copies).and_then(|c| c.reading()) else {
+            return Ok(false);
+        };
+        if now {
+            let data = self.read_region(cfg, &item);
+            if data == on.reading {
+                return Ok(false);
+            }
+            self.hosts[P].on_mut().reading = data;
+        }
+        let on = self.hosts[P].on_mut();
+        let commit = on.eng.commit();
+        if let Some(s) = &mut on.sender {
+            s.copy_read(commit);
+        }
+        Ok(true)
+    }
+
+    /// Names the next volume to the running sync, or its end.
+    pub fn next_region(&mut self, cfg: &Config) {
+        let on = self.hosts[P].on_mut();
+        let commit = on.eng.commit();
+        let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) else {
+            return;
+        };
+        while c.volume_done() {
+            let volume = c.volume();
+            match cfg.blocks.iter().map(|b| b.0).find(|v| *v > volume.0) {
+                Some(v) => c.next_volume(VolumeId(v), cfg.size(v)),
+                None => c.finish(commit),
+            }
+        }
+    }
+
+    pub fn deliver(&mut self, cfg: &Config, d: usize, session: u8, msg: Msg) -> Step {
+        let to = if d == 0 { S } else { P };
+        let Some(on) = &mut self.hosts[to].on else {
+            return Ok(true);
+        };
+        let mine = on.session;
+        let Some(mine) = mine else {
+            return Ok(true);
+        };
+        if !same_session(u64::from(mine), u64::from(session)) {
+            return Ok(true);
+        }
+        match msg {
+            Msg::Record(record, commit) => {
+                on.eng.receive(record);
+                on.eng.set_peer_commit(commit);
+            }
+            Msg::Commit(commit) => on.eng.set_peer_commit(commit),
+            Msg::Copy(item, data, commit) => {
+                on.eng.set_peer_commit(commit);
+                let copy = Copy {
+                    item: item.item,
+                    after: item.after,
+                    range: item.range,
+                };
+                if on.eng.copy_arrived(copy) {
+                    if !on.arrived.iter().any(|a| a.0 == item.item) {
+                        on.arrived.push((item.item, data));
+                    }
+                } else {
+                    self.drop_session(cfg, S);
+                }
+            }
+            Msg::SyncEnd(end, items, commit) => {
+                on.eng.set_peer_commit(commit);
+                on.eng.sync_end_told(end, items);
+            }
+            Msg::Ack(acks, copies, consistent) => {
+                let (head, commit) = (on.eng.head(), on.eng.commit());
+                if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
+                    c.acknowledged(copies);
+                }
+                if consistent {
+                    on.eng.positions.sync_ended(LINK);
+                }
+                let positions = (acks.received, acks.logged, acks.applied);
+                on.eng.positions.acknowledged(LINK, positions, head, commit);
+            }
+        }
+        Ok(true)
+    }
+
+    pub fn acknowledge(&mut self, cfg: &Config) -> Step {
+        let consistent = !self.hosts[S].sb.inconsistent;
+        let on = self.hosts[S].on_mut();
+        let acks = on.eng.acks();
+        let now = (acks, on.eng.copies.durable_item(), consistent);
+        if on.session.is_none() || on.told == Some(now) || self.wires[1].len() > cfg.queue {
+            return Ok(false);
+        }
+        on.told = Some(now);
+        self.post(cfg, 1, Msg::Ack(now.0, now.1, now.2))
+    }
+
+    /// The secondary holds early arrivals and asks for what is missing.
+    pub fn ask_again(&mut self) -> Step {
+        let s = self.hosts[S].on();
+        let head = s.eng.window.head();
+        let early = (1..=5).any(|n| s.eng.window.holds(head.plus(1 + n)));
+        let same =
+            s.session.is_some() && s.session == self.hosts[P].on.as_ref().and_then(|o| o.session);
+        let under_way = self.wires[0]
+            .iter()
+            .any(|m| matches!(m.1, Msg::Record(r, _) if r.seq == head.next()));
+        if !early || !same || under_way {
+            return Ok(false);
+        }
+        let p = self.hosts[P].on_mut();
+        let oldest = p.eng.oldest();
+        let Some(sender) = &mut p.sender else {
+            return Ok(false);
+        };
+        if sender.next_seq() <= head.next() {
+            return Ok(false);
+        }
+        sender.resend(head.next(), oldest);
+        Ok(true)
+    }
+
+    pub fn copy_write(&mut self, cfg: &Config) -> bool {
+        let on = self.hosts[S].on_mut();
+        let Some(copy) = on.eng.next_copy() else {
+            return false;
+        };
+        let at = on
+            .arrived
+            .iter()
+            .position(|a| a.0 == copy.item)
+            .expect("its data came with it");
+        on.copying = on.arrived.remove(at).1;
+        if !cfg.fine {
+            self.copy_written();
+        }
+        true
+    }
+
+    pub fn copy_written(&mut self) {
+        let h = &mut self.hosts[S];
+        let data = std::mem::take(&mut h.on_mut().copying);
+        for (b, v) in data {
+            h.vols[b].write(v);
+        }
+        h.on_mut().eng.copy_written();
+    }
+
+    /// The takeover's superblock is durable: the application goes on here.
+    pub fn taken_over(&mut self, cfg: &Config, end: Seq) -> Step {
+        self.hosts[S].on_mut().eng.takeover_done(end);
+        self.ghost.taken = true;
+        self.check_takeover(cfg, end)?;
+        Ok(true)
+    }
+}
+
+/// All writes of a history up to `seq`, applied.
+pub fn image(cfg: &Config, hist: &[Record], seq: Seq) -> Vec<u8> {
+    let mut v = vec![0; cfg.blocks.len()];
+    for r in hist.iter().take_while(|r| r.seq <= seq) {
+        for (b, w) in writes_of(cfg, r) {
+            v[b] = w;
+        }
+    }
+    v
+}

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Walking the states: exhaustively, breadth first for the shortest trace, or at random and deep.
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasherDefault, Hash, Hasher},
+};
+
+use replicate_core::engine::Role;
+
+use crate::{
+    config::Config,
+    host::Why,
+    world::{Ev, World, P, S},
+};
+
+/// A quick 64-bit hash, two multiplications a word.
+#[derive(Clone, Default)]
+pub struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        let x = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        x ^ (x >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for c in bytes.chunks(8) {
+            let mut w = [0; 8];
+            w[..c.len()].copy_from_slice(c);
+            self.write_u64(u64::from_le_bytes(w));
+        }
+    }
+
+    fn write_u8(&mut self, n: u8) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        let x = u128::from(self.0 ^ n ^ 0x9E37_79B9_7F4A_7C15)
+            .wrapping_mul(0xA076_1D64_78BD_642F_E703_7ED1_A0B4_28DB);
+        self.0 = (x >> 64) as u64 ^ (x as u64).rotate_left(23);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Same(u64);
+
+impl Hasher for Same {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+
+type Seen = HashSet<u64, BuildHasherDefault<Same>>;
+
+fn key(w: &World) -> u64 {
+    let mut h = Mix::default();
+    w.hash(&mut h);
+    h.finish()
+}
+
+/// What a search found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub states: usize,
+    pub steps: usize,
+    pub depth: usize,
+    /// The promise that broke, and how it came to it.
+    pub broken: Option<(String, Vec<Ev>)>,
+    /// The bound on states ended the search.
+    pub cut_short: bool,
+}
+
+impl World {
+    /// Every event that may happen now. Some turn out to change nothing.
+    pub fn events(&self, cfg: &Config) -> Vec<Ev> {
+        let mut all = Vec::with_capacity(24);
+        if self.ghost.taken {
+            return all;
+        }
+        for s in [P, S] {
+            if s == S && cfg.peer.is_none() {
+                break;
+            }
+            self.local(cfg, s, &mut all);
+        }
+        if cfg.peer.is_some() {
+            self.between(cfg, &mut all);
+        }
+        all
+    }
+
+    fn local(&self, cfg: &Config, s: usize, all: &mut Vec<Ev>) {
+        let h = &self.hosts[s];
+        if h.pending.is_some() {
+            all.push(Ev::SuperblockDone(s));
+        }
+        let Some(on) = &h.on else {
+            if h.booting.is_none() {
+                all.push(Ev::Boot(s));
+            } else {
+                self.crashes(cfg, s, all);
+            }
+            return;
+        };
+        // While a new lineage or a sync's beginning is being made durable nothing else starts.
+        let held = matches!(
+            h.pending,
+            Some((
+                _,
+                Why::Adopt { .. } | Why::SyncRestart(..) | Why::TakeOver(_)
+            ))
+        );
+        if s == P && usize::from(self.ghost.script) < cfg.script.len() {
+            all.push(Ev::App);
+        }
+        for (i, b) in on.batches.iter().enumerate() {
+            if b.is_some() {
+                all.push(Ev::BatchDone(s, i));
+            }
+        }
+        if on.log_flush {
+            all.push(Ev::LogFlushed(s));
+        }
+        if !on.round.is_empty() {
+            all.push(Ev::RoundDone(s, false));
+            if h.round_conflicts() {
+                all.push(Ev::RoundDone(s, true));
+            }
+        }
+        if on.checkpoint.is_some() && h.pending.is_none() {
+            all.push(Ev::CheckpointFlushed(s));
+        }
+        if !on.copying.is_empty() {
+            all.push(Ev::CopyWritten);
+        }
+        if !held {
+            all.push(Ev::Batch(s));
+            if h.can_flush_log() {
+                all.push(Ev::LogFlush(s));
+            }
+            if on.eng.applier.round().is_none() {
+                all.push(Ev::Apply(s));
+            }
+            let checkpoint =
+                self.ghost.checkpoints[s] > 0 && on.checkpoint.is_none() && h.pending.is_none();
+            if checkpoint && on.eng.checkpoint_useful() {
+                all.push(Ev::CheckpointFlush(s));
+            }
+            if s == S && !on.arrived.is_empty() {
+                all.push(Ev::CopyWrite);
+            }
+        }
+        if s == S {
+            let may = cfg.takeover
+                && on.eng.role() == Role::Secondary
+                && on.eng.is_consistent()
+                && !h.sb.inconsistent;
+            if may
+                && on.taking.is_none()
+                && self.welcome.is_none()
+                && !h.sb.line.is_empty()
+                && h.pending.is_none()
+            {
+                all.push(Ev::TakeOver);
+            }
+            if on.taking.is_some_and(|end| on.eng.takeover_ready(end)) && h.pending.is_none() {
+                all.push(Ev::TakeOverWrite);
+            }
+        }
+        self.crashes(cfg, s, all);
+    }
+
+    fn crashes(&self, cfg: &Config, s: usize, all: &mut Vec<Ev>) {
+        if self.ghost.crashes[s] == 0 {
+            return;
+        }
+        for i in 0..self.hosts[s].aftermath(true).len() {
+            all.push(Ev::Cut(s, i));
+        }
+        if cfg.resets {
+            for i in 0..self.hosts[s].aftermath(false).len() {
+                all.push(Ev::Reset(s, i));
+            }
+        }
+    }
+
+    fn between(&self, cfg: &Config, all: &mut Vec<Ev>) {
+        let session = |s: usize| self.hosts[s].on.as_ref().and_then(|o| o.session);
+        if self.can_connect() {
+            all.push(Ev::Connect);
+        }
+        if self.welcome.is_some() && self.hosts[S].on.is_some() {
+            all.push(Ev::Welcomed);
+        }
+        for s in [P, S] {
+            let alone = session(s).is_some() && session(s) != session(1 - s);
+            if alone || (session(s).is_some() && self.ghost.drops > 0) {
+                all.push(Ev::Drop(s));
+            }
+        }
+        if session(P).is_some() {
+            all.push(Ev::Send);
+            all.push(Ev::RegionRead(false));
+            if cfg.fine {
+                all.push(Ev::RegionRead(true));
+            }
+        }
+        if session(S).is_some() {
+            all.push(Ev::Ack);
+            if cfg.faults > 0 || cfg.reorder {
+                all.push(Ev::AskAgain);
+            }
+        }
+        for d in [0, 1] {
+            let n = self.wires[d].len();
+            let reach = if cfg.reorder { n } else { n.min(1) };
+            for i in 0..reach {
+                all.push(Ev::Deliver(d, i));
+            }
+            if self.ghost.faults > 0 {
+                for i in 0..n {
+                    all.push(Ev::Lose(d, i));
+                    if n < cfg.queue {
+                        all.push(Ev::Double(d, i));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state after `ev`, if it changes anything.
+    pub fn after(&self, cfg: &Config, ev: Ev) -> Result<Option<World>, String> {
+        let mut w = self.clone();
+        match w.step(cfg, ev) {
+            Ok(false) => Ok(None),
+            Ok(true) => w.check(cfg).map(|()| Some(w)).map_err(|b| b.0),
+            Err(b) => Err(b.0),
+        }
+    }
+}
+
+/// Visits every state, depth first; memory is one hash a state.
+pub fn exhaust(cfg: &Config, limit: usize) -> Report {
+    let mut seen = Seen::default();
+    let start = World::new(cfg);
+    seen.insert(key(&start));
+    let mut report = Report {
+        states: 1,
+        steps: 0,
+        depth: 0,
+        broken: None,
+        cut_short: false,
+    };
+    let mut stack: Vec<(World, Vec<Ev>)> = Vec::new();
+    let mut path: Vec<Ev> = Vec::new();
+    let events = start.events(cfg);
+    stack.push((start, events));
+    while let Some((world, events)) = stack.last_mut() {
+        let Some(ev) = events.pop() else {
+            stack.pop();
+            path.pop();
+            continue;
+        };
+        report.steps += 1;
+        match world.after(cfg, ev) {
+            Ok(None) => {}
+            Ok(Some(next)) => {
+                if seen.insert(key(&next)) {
+                    report.states += 1;
+                    if report.states >= limit {
+                        report.cut_short = true;
+                        return report;
+                    }
+                    let events = next.events(cfg);
+                    path.push(ev);
+                    report.depth = report.depth.max(path.len());
+                    stack.push((next, events));
+                }
+            }
+            Err(text) => {
+                path.push(ev);
+                report.broken = Some((text, path));
+                return report;
+            }
+        }
+    }
+    report
+}
+
+/// Breadth first: the first trace found is a shortest one.
+pub fn shortest(cfg: &Config, limit: usize) -> Report {
+    let mut seen = Seen::default();
+    let start = World::new(cfg);
+    seen.insert(key(&start));
+    let mut report = Report {
+        states: 1,
+        steps: 0,
+        depth: 0,
+        broken: None,
+        cut_short: false,
+    };
+    let mut from: Vec<(u32, Ev)> = vec![(0, Ev::App)];
+    let mut layer = vec![(0u32, start)];
+    while !layer.is_empty() {
+        report.depth += 1;
+        let mut next_layer = Vec::new();
+        for (at, world) in layer {
+            for ev in world.events(cfg) {
+                report.steps += 1;
+                match world.after(cfg, ev) {
+                    Ok(None) => {}
+                    Ok(Some(next)) => {
+                        if seen.insert(key(&next)) {
+                            report.states += 1;
+                            from.push((at, ev));
+                            next_layer.push((from.len() as u32 - 1, next));
+                        }
+                    }
+                    Err(text) => {
+                        let mut path = vec![ev];
+                        let mut at = at;
+                        while at != 0 {
+                            let (parent, ev) = from[at as usize];
+                            path.push(ev);
+                            at = parent;
+                        }
+                        path.reverse();
+                        report.broken = Some((text, path));
+                        return report;
+                    }
+                }
+            }
+            if report.states >= limit {
+                report.cut_short = true;
+                return report;
+            }
+        }
+        layer = next_layer;
+    }
+    report
+}
+
+/// Walks at random, `walks` times, each until nothing can happen or `deep` steps.
+pub fn wander(cfg: &Config, mut seed: u64, walks: usize, deep: usize) -> Report {
+    let mut seen = Seen::default();
+    let mut report = Report {
+        states: 0,
+        steps: 0,
+        depth: 0,
+        broken: None,
+        cut_short: false,
+    };
+    let mut roll = move |n: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % n.max(1) as u64) as usize
+    };
+    for _ in 0..walks {
+        let mut world = World::new(cfg);
+        let mut path = Vec::new();
+        while path.len() < deep {
+            let mut events = world.events(cfg);
+            // Crashes have many outcomes; they must not crowd out everything else.
+            let calm: Vec<Ev> = events
+                .iter()
+                .copied()
+                .filter(|e| !matches!(e, Ev::Cut(..) | Ev::Reset(..)))
+                .collect();
+            if !calm.is_empty() && roll(12) != 0 {
+                events = calm;
+            }
+            let mut next = None;
+            while next.is_none() && !events.is_empty() {
+                let ev = events.swap_remove(roll(events.len()));
+                report.steps += 1;
+                match world.after(cfg, ev) {
+                    Ok(n) => next = n.map(|w| (ev, w)),
+                    Err(text) => {
+                        path.push(ev);
+                        report.broken = Some((text, path));
+                        return report;
+                    }
+                }
+            }
+            let Some((ev, w)) = next else { break };
+            path.push(ev);
+            if seen.insert(key(&w)) {
+                report.states += 1;
+            }
+            world = w;
+        }
+        report.depth = report.depth.max(path.len());
+    }
+    report
+}

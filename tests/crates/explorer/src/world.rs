@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The whole: two hosts, what is under way between them, the application, and the true history.
+
+use std::{fmt, rc::Rc};
+
+use replicate_core::{
+    group::Mode,
+    record::chain_record,
+    units::{Chain, Record, Seq},
+};
+
+use crate::{
+    config::{Config, Op, Peer},
+    disk::{Block, LogDev, Sb, Value, BLANK, GARBAGE},
+    host::{wid, Host, Why, LINK},
+    link::{Msg, Welcome},
+};
+use replicate_core::log::ring::{Mark, Place};
+
+/// Index of the primary in [`World::hosts`].
+pub const P: usize = 0;
+/// Index of the secondary.
+pub const S: usize = 1;
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ev {
+    App,
+    Batch(usize),
+    BatchDone(usize, usize),
+    LogFlush(usize),
+    LogFlushed(usize),
+    Apply(usize),
+    RoundDone(usize, bool),
+    CheckpointFlush(usize),
+    CheckpointFlushed(usize),
+    SuperblockDone(usize),
+    Boot(usize),
+    /// Power cut; which of the outcomes.
+    Cut(usize, usize),
+    Reset(usize, usize),
+    Connect,
+    Welcomed,
+    Drop(usize),
+    Send,
+    Deliver(usize, usize),
+    Lose(usize, usize),
+    Double(usize, usize),
+    Ack,
+    AskAgain,
+    /// A region's read ended; `true`: it saw what is there now, not what was there when it began.
+    RegionRead(bool),
+    CopyWrite,
+    CopyWritten,
+    TakeOver,
+    TakeOverWrite,
+}
+
+/// A promise that broke.
+#[derive(Clone, Debug)]
+pub struct Broken(pub String);
+
+pub type Step = Result<bool, Broken>;
+
+pub fn broken<T>(text: impl Into<String>) -> Result<T, Broken> {
+    Err(Broken(text.into()))
+}
+
+/// The state that is explored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub hosts: [Host; 2],
+    pub welcome: Option<Welcome>,
+    /// To the secondary, to the primary: session and message.
+    pub wires: [Vec<(u8, Msg)>; 2],
+    pub ghost: Ghost,
+}
+
+/// What only the judge knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ghost {
+    /// The primary's order.
+    pub hist: Vec<Record>,
+    /// Orders that the primary lost the end of.
+    pub pasts: Vec<Rc<Vec<Record>>>,
+    /// Writes that the application saw complete.
+    pub completed: u16,
+    /// Writes that must survive any power cut of the primary.
+    pub owed: u16,
+    /// Highest seq completed while the link was in-sync.
+    pub synced: Seq,
+    /// The secondary lost its memory since.
+    pub forgot: bool,
+    /// A takeover began at some time: the replica may be ahead of its primary.
+    pub took: bool,
+    pub taken: bool,
+    pub next_wid: Value,
+    pub next_epoch: u8,
+    pub next_session: u8,
+    pub script: u8,
+    pub crashes: [u8; 2],
+    pub drops: u8,
+    pub faults: u8,
+    pub checkpoints: [u8; 2],
+}
+
+fn side(s: usize) -> &'static str {
+    if s == P {
+        "primary"
+    } else {
+        "secondary"
+    }
+}
+
+impl fmt::Display for Ev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ev::App => f.write_str("application: next step"),
+            Ev::Batch(s) => write!(f, "{}: log write starts", side(*s)),
+            Ev::BatchDone(s, i) => write!(f, "{}: log write {i} ends", side(*s)),
+            Ev::LogFlush(s) => write!(f, "{}: log flush starts", side(*s)),
+            Ev::LogFlushed(s) => write!(f, "{}: log flush ends", side(*s)),
+            Ev::Apply(s) => write!(f, "{}: applier's next step", side(*s)),
+            Ev::RoundDone(s, false) => write!(f, "{}: data writes end", side(*s)),
+            Ev::RoundDone(s, true) => write!(f, "{}: data writes end, in reverse order", side(*s)),
+            Ev::CheckpointFlush(s) => write!(f, "{}: checkpoint: data flush starts", side(*s)),
+            Ev::CheckpointFlushed(s) => write!(f, "{}: checkpoint: superblock starts", side(*s)),
+            Ev::SuperblockDone(s) => write!(f, "{}: superblock is durable", side(*s)),
+            Ev::Boot(s) => write!(f, "{}: starts, scans its log", side(*s)),
+            Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
+            Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
+            Ev::Connect => f.write_str("link: connects, primary judges"),
+            Ev::Welcomed => f.write_str("link: secondary takes the welcome"),
+            Ev::Drop(s) => write!(f, "link: {} sees the connection lost", side(*s)),
+            Ev::Send => f.write_str("primary: sends"),
+            Ev::Deliver(d, i) => write!(f, "link: {} receives message {i}", side(1 - *d)),
+            Ev::Lose(d, i) => write!(f, "link: message {i} to the {} is lost", side(1 - *d)),
+            Ev::Double(d, i) => write!(f, "link: message {i} to the {} is doubled", side(1 - *d)),
+            Ev::Ack => f.write_str("secondary: acknowledges"),
+            Ev::AskAgain => f.write_str("secondary: asks for the gap again"),
+            Ev::RegionRead(false) => f.write_str("primary: region was read (as it was)"),
+            Ev::RegionRead(true) => f.write_str("primary: region was read (as it is)"),
+            Ev::CopyWrite => f.write_str("secondary: region copy is being written"),
+            Ev::CopyWritten => f.write_str("secondary: region copy was written"),
+            Ev::TakeOver => f.write_str("secondary: TAKEOVER begins"),
+            Ev::TakeOverWrite => f.write_str("secondary: takeover: superblock starts"),
+        }
+    }
+}
+
+impl World {
+    pub fn new(cfg: &Config) -> World {
+        let reserve = 2 << 20;
+        let size = reserve + cfg.ring_room * (69632);
+        let place = Place(if cfg.wrap { size - 69632 - 4096 } else { 0 });
+        let tail = Mark {
+            first: Seq(1),
+            place,
+            chain: Chain(0),
+        };
+        let host = |primary: bool| {
+            let known = primary || !cfg.sync;
+            Host {
+                ring: primary || cfg.peer != Some(Peer::NoRing),
+                log: LogDev::new(size),
+                vols: cfg
+                    .blocks
+                    .iter()
+                    .map(|_| Block::new(if known { BLANK } else { GARBAGE }))
+                    .collect(),
+                sb: Sb {
+                    primary,
+                    line: if known { vec![(1, 1)] } else { Vec::new() },
+                    applied: Seq::NONE,
+                    applied_chain: Chain(0),
+                    commit: Seq::NONE,
+                    tail,
+                    horizon: Seq::NONE,
+                    redo: false,
+                    inconsistent: false,
+                    kept: (!cfg.sync).then_some(Seq::NONE),
+                    sync: None,
+                },
+                pending: None,
+                on: None,
+                booting: None,
+            }
+        };
+        World {
+            hosts: [host(true), host(false)],
+            welcome: None,
+            wires: [Vec::new(), Vec::new()],
+            ghost: Ghost {
+                hist: Vec::new(),
+                pasts: Vec::new(),
+                completed: 0,
+                owed: 0,
+                synced: Seq::NONE,
+                forgot: false,
+                took: false,
+                taken: false,
+                next_wid: 1,
+                next_epoch: 2,
+                next_session: 1,
+                script: 0,
+                crashes: [cfg.primary_crashes, cfg.secondary_crashes],
+                drops: cfg.drops,
+                faults: cfg.faults,
+                checkpoints: [cfg.checkpoints; 2],
+            },
+        }
+    }
+
+    /// Chain value of the primary's order after `seq`.
+    pub fn chain_at(&self, seq: Seq) -> Chain {
+        let upto = self.ghost.hist.iter().take_while(|r| r.seq <= seq);
+        upto.fold(Chain(0), |c, r| chain_record(c, r).unwrap())
+    }
+
+    pub fn step(&mut self, cfg: &Config, ev: Ev) -> Step {
+        let done = self.act(cfg, ev)?;
+        if done {
+            self.settle(cfg)?;
+        }
+        Ok(done)
+    }
+
+    fn act(&mut self, cfg: &Config, ev: Ev) -> Step {
+        match ev {
+            Ev::App => Ok(self.app(cfg)),
+            Ev::Batch(s) => Ok(self.hosts[s].start_batch()),
+            Ev::BatchDone(s, id) => {
+                self.hosts[s].batch_done(cfg, id);
+                Ok(true)
+            }
+            Ev::LogFlush(s) => {
+                let started = self.hosts[s].start_log_flush();
+                if started && !cfg.fine && self.hosts[s].on().batches.iter().all(Option::is_none) {
+                    self.hosts[s].end_log_flush();
+                }
+                Ok(started)
+            }
+            Ev::LogFlushed(s) => {
+                self.hosts[s].end_log_flush();
+                Ok(true)
+            }
+            Ev::Apply(s) => {
+                let done = self.hosts[s].apply(cfg);
+                if done
+                    && !cfg.fine
+                    && !self.hosts[s].round_conflicts()
+                    && self.hosts[s].on().eng.applier.round().is_some()
+                {
+                    self.hosts[s].round_done(false);
+                }
+                Ok(done)
+            }
+            Ev::RoundDone(s, reversed) => {
+                self.hosts[s].round_done(reversed);
+                Ok(true)
+            }
+            Ev::CheckpointFlush(s) => {
+                self.ghost.checkpoints[s] -= 1;
+                self.hosts[s].checkpoint_begins();
+                if !cfg.fine {
+                    self.hosts[s].checkpoint_flushed();
+                }
+                Ok(true)
+            }
+            Ev::CheckpointFlushed(s) => {
+                self.hosts[s].checkpoint_flushed();
+                Ok(true)
+            }
+            Ev::SuperblockDone(s) => self.superblock_done(cfg, s),
+            Ev::Boot(s) => {
+                let epoch = self.ghost.next_epoch;
+                if s == P {
+                    self.ghost.next_epoch += 1;
+                }
+                if let Err(e) = self.hosts[s].boot(cfg, epoch) {
+                    return broken(format!("{}: {e}", side(s)));
+                }
+                Ok(true)
+            }
+            Ev::Cut(s, i) | Ev::Reset(s, i) => {
+                let cut = matches!(ev, Ev::Cut(..));
+                let mut all = self.hosts[s].aftermath(cut);
+                self.hosts[s] = all.swap_remove(i);
+                self.crashed(cfg, s);
+                Ok(true)
+            }
+            Ev::Connect => self.connect(cfg),
+            Ev::Welcomed => self.welcomed(cfg),
+            Ev::Drop(s) => {
+                self.ghost.drops = self.ghost.drops.saturating_sub(1);
+                self.drop_session(cfg, s);
+                Ok(true)
+            }
+            Ev::Send => self.send(cfg),
+            Ev::Deliver(d, i) => {
+                let (session, msg) = self.wires[d].remove(i);
+                self.deliver(cfg, d, session, msg)
+            }
+            Ev::Lose(d, i) => {
+                self.ghost.faults -= 1;
+                self.wires[d].remove(i);
+                Ok(true)
+            }
+            Ev::Double(d, i) => {
+                self.ghost.faults -= 1;
+                let m = self.wires[d][i].clone();
+                self.wires[d].push(m);
+                Ok(true)
+            }
+            Ev::Ack => self.acknowledge(cfg),
+            Ev::AskAgain => self.ask_again(),
+            Ev::RegionRead(now) => self.region_read(cfg, now),
+            Ev::CopyWrite => Ok(self.copy_write(cfg)),
+            Ev::CopyWritten => {
+                self.copy_written();
+                Ok(true)
+            }
+            Ev::TakeOver => {
+                self.drop_session(cfg, S);
+                self.ghost.took = true;
+                let on = self.hosts[S].on_mut();
+                let end = on.eng.takeover_begin();
+                on.taking = Some(end);
+                Ok(true)
+            }
+            Ev::TakeOverWrite => {
+                let epoch = self.ghost.next_epoch;
+                self.ghost.next_epoch += 1;
+                let end = self.hosts[S].on().taking.expect("begun");
+                self.hosts[S].take_over(end, epoch);
+                Ok(true)
+            }
+        }
+    }
+
+    fn app(&mut self, cfg: &Config) -> bool {
+        let Some(op) = cfg.script.get(usize::from(self.ghost.script)) else {
+            return false;
+        };
+        let on = self.hosts[P].on_mut();
+        match *op {
+            Op::Write { from, blocks, fua } => {
+                let range = cfg.range(from, blocks);
+                let crc = u32::from(self.ghost.next_wid);
+                let op = replicate_core::units::Op::Write;
+                let Ok(seq) = on.eng.admit(op, range, fua, false, crc, 0) else {
+                    return false;
+                };
+                let record = on.eng.window.get(seq).expect("just admitted").record;
+                self.ghost.hist.push(record);
+                self.ghost.next_wid += 1;
+            }
+            Op::Flush => {
+                if on.flush.is_some() {
+                    return false;
+                }
+                on.flush = Some((on.eng.flush_target(), self.ghost.completed));
+            }
+        }
+        self.ghost.script += 1;
+        true
+    }
+
+    fn crashed(&mut self, cfg: &Config, s: usize) {
+        self.ghost.crashes[s] -= 1;
+        self.welcome = None;
+        if s == S {
+            self.ghost.forgot = true;
+        }
+        if !cfg.stale {
+            // What a dead host is sent is lost; what it sent may still arrive.
+            self.wires[1 - s].retain(|_| false);
+            let other = self.hosts[1 - s].on.as_ref().and_then(|o| o.session);
+            self.wires[s].retain(|m| Some(m.0) == other);
+        }
+    }
+
+    fn superblock_done(&mut self, cfg: &Config, s: usize) -> Step {
+        let Some((sb, why)) = self.hosts[s].pending.take() else {
+            return Ok(false);
+        };
+        self.hosts[s].sb = sb;
+        match why {
+            Why::Recovered => {
+                let booted = self.hosts[s].booting.take().expect("booting");
+                self.recovered(booted.head)?;
+                self.hosts[s].finish_boot(cfg, &booted);
+            }
+            Why::Checkpoint(update) => {
+                self.hosts[s].on_mut().eng.checkpoint_done(update);
+                let tail = self.hosts[s].sb.tail.place;
+                self.hosts[s].log.forget_before(tail);
+            }
+            Why::Horizon(horizon, redo) => {
+                self.hosts[s].on_mut().eng.horizon_durable(horizon, redo)
+            }
+            Why::Adopt { fork } => {
+                self.truncate(fork)?;
+                self.secondary_joins(cfg);
+            }
+            Why::SyncStart(start, chain) => self.sync_started(start, chain),
+            Why::SyncRestart(start, chain) => {
+                self.hosts[s].on_mut().eng.restart_at(start, chain, true);
+                self.secondary_joins(cfg);
+            }
+            Why::TakeOver(end) => return self.taken_over(cfg, end),
+        }
+        Ok(true)
+    }
+
+    /// The primary is back with `head`: what it lost never was, unless somebody was promised it.
+    fn recovered(&mut self, head: Seq) -> Result<(), Broken> {
+        let found = self.hosts[P].booting.as_ref().map(|b| b.records.clone());
+        let keep = head.0 as usize;
+        if keep > self.ghost.hist.len() {
+            return broken(format!(
+                "recovery found record {head}, which was never written"
+            ));
+        }
+        for r in found.unwrap_or_default() {
+            if self.ghost.hist.get(r.seq.0 as usize - 1) != Some(&r) {
+                return broken(format!(
+                    "recovery found a record {} that is not in the order",
+                    r.seq
+                ));
+            }
+        }
+        for r in &self.ghost.hist[keep..] {
+            if self.ghost.owed & (1 << wid(r)) != 0 {
+                return broken(format!(
+                    "P1: write {} was promised to survive a power cut, and is lost",
+                    wid(r)
+                ));
+            }
+        }
+        if keep < self.ghost.hist.len() {
+            self.ghost.pasts.push(Rc::new(self.ghost.hist.clone()));
+            self.ghost.hist.truncate(keep);
+        }
+        Ok(())
+    }
+
+    /// What happens at once, whatever happened.
+    fn settle(&mut self, cfg: &Config) -> Result<(), Broken> {
+        if self.ghost.taken {
+            return Ok(());
+        }
+        self.primary_settles(cfg)?;
+        for h in &mut self.hosts {
+            if let Some(on) = &mut h.on {
+                on.eng.retire(Seq(u64::MAX));
+            }
+        }
+        Ok(())
+    }
+
+    fn primary_settles(&mut self, cfg: &Config) -> Result<(), Broken> {
+        if self.hosts[P].on.is_none() {
+            return Ok(());
+        }
+        loop {
+            let on = self.hosts[P].on_mut();
+            let in_sync = on.eng.positions.get(LINK).is_some_and(|l| l.in_sync);
+            let session = on.session;
+            let Some(seq) = on.eng.next_release() else {
+                break;
+            };
+            let record = self.ghost.hist[seq.0 as usize - 1];
+            self.ghost.completed |= 1 << wid(&record);
+            if record.fua {
+                self.ghost.owed |= 1 << wid(&record);
+            }
+            if in_sync {
+                self.completed_in_sync(cfg, seq, session)?;
+            }
+        }
+        let on = self.hosts[P].on_mut();
+        on.eng.demand_fua();
+        if let Some((target, vouched)) = on.flush {
+            if on.eng.flush_ready(target) {
+                on.flush = None;
+                self.ghost.owed |= vouched;
+            }
+        }
+        self.next_region(cfg);
+        Ok(())
+    }
+
+    /// P2: a write completes while in-sync only when the peer has it at the configured level.
+    fn completed_in_sync(
+        &mut self,
+        cfg: &Config,
+        seq: Seq,
+        session: Option<u8>,
+    ) -> Result<(), Broken> {
+        self.ghost.synced = self.ghost.synced.max(seq);
+        match cfg.mode {
+            Mode::Async => {}
+            Mode::Received => {
+                let peer = self.hosts[S]
+                    .on
+                    .as_ref()
+                    .filter(|o| o.session == session && session.is_some());
+                if peer.is_some_and(|o| o.eng.head() < seq) {
+                    return broken(format!(
+                        "P2: {seq} completed in-sync, and the peer does not hold it"
+                    ));
+                }
+                if peer.is_some() {
+                    self.ghost.forgot = false;
+                }
+            }
+            Mode::Logged | Mode::Applied => {
+                let durable = self.hosts[S].durable_head();
+                if durable.is_none_or(|d| d < seq) {
+                    return broken(format!(
+                        "P2: {seq} completed in-sync, and the peer has not got it on stable storage"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
