@@ -298,10 +298,10 @@ impl<M: Memory> Engine<M> {
         self.window.chain_at(start).map(|chain| (start, chain))
     }
 
-    /// Oldest record that the log still holds; the next one to come when it holds none.
+    /// Oldest record that the log still holds; the next one to be logged when it holds none.
     pub fn oldest(&self) -> Seq {
         match &self.log {
-            Log::Ring(w) => w.index.first().map_or(self.head().next(), |m| m.first),
+            Log::Ring(w) => w.index.first().map_or(w.logged_head().next(), |m| m.first),
             Log::NoRing(_) => self.head().next(),
         }
     }

@@ -225,7 +225,9 @@ impl Position {
         } else {
             self.received
         };
-        self.kept.max(data.min(commit))
+        // Without the rule a position is a bare number, believed whatever this host still loses.
+        let bound = if on(Rule::CutPositions) { commit } else { data };
+        self.kept.max(data.min(bound))
     }
 
     /// The acknowledgement that this link's mode waits for.

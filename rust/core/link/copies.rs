@@ -186,6 +186,11 @@ impl Copies {
         matches!(self.stage, Stage::VolumeDone)
     }
 
+    /// The volume that is being copied.
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
     /// Goes on with the next volume.
     pub fn next_volume(&mut self, volume: VolumeId, size: Sector) {
         *self = Copies {
