@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What goes wrong between hosts: links that break, hosts that are killed, a primary that is lost, one
+that comes back, a log that is full."""
+
+import time
+
+from lab.lab import MIB
+
+from scenarios.kit import judge, load, oracle, pair
+from scenarios.kit.host import seen, wait_event
+from scenarios.kit.pair import LINK
+
+FAST = "--heartbeat 300ms --peer-timeout 3s"
+
+
+def _copies(lab, host, name: str) -> list:
+    """The data disks of a host whose group is down."""
+    found = []
+    for disk in host.volumes.values():
+        target = lab.folder / f"{name}-{disk}.img"
+        host.guest.disks[disk].copy_to(target)
+        found.append(target)
+    return found
+
+
+def scenario_link_cut_under_load(lab):
+    """The wire is cut silently under load: writers go on, the log queues, drains in order when it is back;
+    at every moment the replica is a past state."""
+    p = pair.make(lab, volumes=2, mode="received", srl=192 * MIB, volatile=True, link_options=FAST)
+    a, b = p.a, p.b
+    a.wait_in_sync()
+    events = a.events()
+    writers = load.Load(a, seconds=120, writers=3, depth=8, options="--fsync-every 30")
+    writers.wait_acked(100)
+    lab.cut(a.guest, b.guest)
+    wait_event(events, code="left-sync", severity="warning")
+    count = writers.acked()
+    writers.wait_acked(count + 300)
+    assert a.link()["behind_records"] > 0
+    # The replica is in the middle of the draining: a power cut of it now must show one past state.
+    lab.shape(a.guest, b.guest, "rate 20mbit delay 5ms")
+    a.wait_link(LINK, "catching-up", "streaming", timeout=30)
+    images = []
+    for seed in range(3):
+        where = lab.folder / f"drain-{seed}"
+        where.mkdir()
+        b.guest.nbd(f"crash-image {seed} {where}")
+        images.append(where)
+        time.sleep(0.4)
+    writers.stop()
+    lab.mend(a.guest, b.guest)
+    a.wait_in_sync(timeout=90)
+    wait_event(events, code="in-sync")
+    p.same()
+    journal = writers.save(lab.folder / "journal")
+    srl = lab.folder / "a-srl.img"
+    a.guest.disks["srl"].copy_to(srl)
+    third = judge.boot(lab, pair.disks(2, 32 * MIB, 192 * MIB), a.volumes)
+    for where in images:
+        third.take({n: where / f"{n}.img" for n in a.guest.disks})
+        found = oracle.check(third.images(), [journal], [srl])
+        print(f"note: the replica was at seq {found['seq_low']} of {found['records']}")
+
+
+def scenario_link_flaps_and_loses(lab):
+    """Loss, delay and reordering on the wire, connections torn down again and again under load."""
+    p = pair.make(lab, volumes=2, mode="logged", srl=128 * MIB, link_options=FAST)
+    a, b = p.a, p.b
+    writers = load.Load(a, seconds=120, writers=3, depth=8)
+    writers.wait_acked(30)
+    lab.shape(a.guest, b.guest, "loss 2% delay 3ms 2ms reorder 10%")
+    for turn in range(6):
+        time.sleep(0.7)
+        one = (a, b)[turn % 2]
+        one.sh(f"dmrepl link disconnect db {LINK}")
+        assert one.link()["state"] in ("idle", "paused"), one.link()
+        one.sh(f"dmrepl link connect db {LINK}")
+        if turn == 3:
+            nic = lab.nic(b.guest, a.guest)
+            b.guest.sh(f"ip link set {nic} down; sleep 1; ip link set {nic} up; "
+                       f"ip route replace {a.address}/32 dev {nic} src {b.address}")
+    lab.mend(a.guest, b.guest)
+    writers.stop()
+    p.same()
+    assert a.link()["stats"]["connects"] >= 3, a.link()
+    for host in (a, b):
+        assert host.link()["stats"].get("crc_errors", 0) == 0, host.link()
+
+
+def scenario_killed_hosts_resume(lab):
+    """The secondary is killed and rebooted: resumes where it was. The primary is killed and rebooted:
+    recovers, replays, goes on replicating. No synchronisation is needed for either."""
+    p = pair.make(lab, volumes=2, srl=192 * MIB, link_options=FAST)
+    a, b = p.a, p.b
+    writers = load.Load(a, seconds=240, writers=3, depth=8, options="--fsync-every 30")
+    writers.wait_acked(100)
+    b.reset()
+    a.wait_link(LINK, "streaming", "catching-up", timeout=60)
+    count = writers.acked()
+    writers.wait_acked(count + 100)
+    a.wait_link(LINK, "streaming", timeout=60)
+    events = b.events()
+    a.guest.kill()
+    a.guest.start().wait_boot()
+    # The link may be added before the volumes are there; nothing is refused for that.
+    a.up()
+    a.wait_active()
+    a.wait_link(LINK, "streaming", timeout=60)
+    load.Load(a, seconds=2, seed=3).finish()
+    p.same()
+    assert not seen(events, code="needs-sync") and not seen(events, code="sync-started")
+
+
+def scenario_primary_is_lost_and_returns(lab):
+    """Takeover keeps every acknowledged write of an in-sync link; the old primary is refused as forked, and
+    both sides say so; it is told by neither to stop, and loses nothing."""
+    p = pair.make(lab, volumes=2, mode="received", srl=128 * MIB, link_options=FAST)
+    a, b = p.a, p.b
+    a.wait_in_sync()
+    b.guest.fails("dmrepl takeover db", "connected")
+    writers = load.Load(a, seconds=60, writers=3, depth=8)
+    writers.wait_acked(300)
+    events = b.events()
+    # What the application saw before is asked for; the peer holds it, if only in memory.
+    a.guest.kill()
+    journal = writers.save(lab.folder / "journal")
+    b.wait_link(LINK, "connecting", timeout=30)
+    words = b.takeover()
+    assert "in-sync" in words, words
+    wait_event(events, code="takeover")
+    status = b.wait_active()
+    assert status["role"] == "primary", status
+    order = lab.folder / "b-srl.img"
+    b.down()
+    b.guest.disks["srl"].copy_to(order)
+    oracle.check(_copies(lab, b, "b"), [journal], [order], require="acked")
+
+    b.up()
+    b.wait_active()
+    load.Load(b, seconds=2, seed=5).finish()
+    a.guest.start().wait_boot()
+    a.up()
+    for host, word in ((b, "forked"), (a, "forked")):
+        link = host.wait_link(LINK, "refused", timeout=60)
+        assert link["reason"] in ("forked", "peer-refused", "role-conflict"), link
+        assert word in link["reason_text"] or link["reason"] == word, (host.name, link)
+    # A starting primary that finds itself forked takes no writes.
+    before = b.sum()
+    code, out = a.guest.run(f"timeout -s KILL 8 dd if=/dev/zero of={a.dev()} bs=4k count=1 oflag=direct 2>&1",
+                            timeout=40)
+    assert code != 0, f"a forked starting primary took a write: {out}"
+    assert b.sum() == before
+    load.Load(b, seconds=1, seed=6).finish()
+
+
+def scenario_running_primary_meets_a_mistaken_takeover(lab):
+    """The wire is cut and the secondary taken over by mistake: the running primary keeps writing, both say
+    forked when they meet again, and neither changes the other."""
+    p = pair.make(lab, mode="async", link_options=FAST)
+    a, b = p.a, p.b
+    load.Load(a, seconds=1).finish()
+    p.drain()
+    lab.cut(a.guest, b.guest)
+    for host in (a, b):
+        host.wait_link(LINK, "connecting", timeout=30)
+    b.takeover()
+    b.wait_active()
+    load.Load(b, seconds=1, seed=2).finish()
+    writers = load.Load(a, seconds=60, seed=3)
+    writers.wait_acked(50)
+    events = a.events()
+    lab.mend(a.guest, b.guest)
+    for host in (a, b):
+        link = host.wait_link(LINK, "refused", timeout=60)
+        assert "fork" in f"{link['reason']} {link['reason_text']}" or link["reason"] == "role-conflict", link
+    wait_event(events, severity="critical")
+    count = writers.acked()
+    writers.wait_acked(count + 50)
+    writers.stop()
+    for host in (a, b):
+        assert host.status()["state"] == "active"
+
+
+def scenario_log_full(lab):
+    """A peer stays away until the log is full: its link needs a sync, writers never stall, the other link is
+    unaffected; a full synchronisation heals it."""
+    p = pair.make(lab, count=3, srl=16 * MIB, modes=["async", "async"], link_options=FAST)
+    a, b, c = p.hosts
+    events = a.events()
+    lab.cut(a.guest, b.guest)
+    writers = load.Load(a, seconds=120, writers=2, depth=8, blocks="65536x2,4096,16384")
+    wait_event(events, timeout=90, code="needs-sync", link="dr")
+    assert a.link("dr")["state"] == "needs-sync", a.link("dr")
+    count = writers.acked()
+    writers.wait_acked(count + 200)
+    assert a.link("dr2")["state"] in ("streaming", "catching-up"), a.link("dr2")
+    writers.stop()
+    a.wait_drained("dr2")
+    assert a.sum() == c.sum()
+    lab.mend(a.guest, b.guest)
+    # It is needs-sync for good, also over a reboot.
+    a.reset()
+    a.wait_active()
+    a.wait_link("dr", "needs-sync", timeout=30)
+    assert b.status()["replica_state"] == "consistent", b.status()
+    a.sync("dr", "full")
+    a.wait_link("dr", "streaming", timeout=120)
+    p.same()
+
+
+def scenario_removal_with_a_dead_link(lab):
+    """Suspend, removal and rmmod with a peer that does not answer: each ends, with or without waiting I/O."""
+    p = pair.make(lab, mode="applied", link_options="--heartbeat 300ms --peer-timeout 60s")
+    a, b = p.a, p.b
+    a.wait_in_sync()
+    lab.cut(a.guest, b.guest)
+    job = a.guest.spawn(f"dd if=/dev/zero of={a.dev()} bs=4k count=1 oflag=direct 2>&1")
+    time.sleep(1)
+    assert job.running(), "a write completed although its peer is gone and has not timed out"
+    suspend = a.guest.spawn("exec dmsetup suspend db-data")
+    time.sleep(1)
+    # A plain suspend waits for the write; the administrator's way out is to disconnect.
+    a.sh(f"dmrepl link disconnect db {LINK}")
+    assert suspend.wait(30) == 0, suspend.text
+    a.guest.sh("dmsetup resume db-data")
+    assert job.wait(30) == 0, job.text
+    a.guest.fails("dmrepl group del db", "in use|volume")
+    a.guest.fails("rmmod dm_replicate", "in use|busy|unavailable")
+    a.sh(f"dmrepl link connect db {LINK}")
+    a.guest.sh("dmsetup remove db-data", timeout=30)
+    a.sh(f"dmrepl link del db {LINK}")
+    a.sh("dmrepl group del db")
+    a.guest.sh("rmmod dm_replicate")
+    # The secondary alone, too, while the primary is away.
+    b.guest.sh("dmsetup suspend db-data && dmsetup resume db-data && dmsetup remove db-data", timeout=30)
+    b.down()
+    b.guest.sh("rmmod dm_replicate")
+
+
+for _one in (scenario_link_cut_under_load, scenario_link_flaps_and_loses, scenario_killed_hosts_resume,
+             scenario_primary_is_lost_and_returns, scenario_running_primary_meets_a_mistaken_takeover,
+             scenario_log_full, scenario_removal_with_a_dead_link):
+    _one.guests = 0
