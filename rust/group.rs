@@ -273,6 +273,13 @@ impl Group {
         }
     }
 
+    /// Lowest seq that a sender still wants from memory. May sleep.
+    pub(crate) fn keep_from(&self) -> Seq {
+        let lists = self.lists.lock();
+        let wanted = lists.links.iter().map(|l| l.wants_from()).min();
+        wanted.unwrap_or(Seq(u64::MAX))
+    }
+
     /// Every link that the superblock records has been added, and has concluded a handshake or was refused.
     pub(crate) fn links_answered(&self) -> bool {
         let expected = self.srl.read(|sb| sb.links().count()).unwrap_or(0);

@@ -545,20 +545,31 @@ impl LogWorker {
         }
     }
 
-    /// Gives memory back: on a secondary all that is applied; on a primary only when it grows short, because
-    /// the senders are served from it.
+    /// Gives memory back. A secondary keeps nothing that is applied. A primary keeps what its senders have
+    /// still to send, as long as memory is plenty; when it grows short they read back from the log.
     fn retire(&mut self) {
-        let mut o = self.group.order.lock();
-        let w = &o.engine.window;
-        let used = w.head().since(w.base());
-        let short = self.group.pool.in_use() > self.group.pool.max() / 2 || used > w.capacity() / 2;
-        let keep_from = match o.engine.role() {
+        let (role, base, used, capacity, replaying) = {
+            let o = self.group.order.lock();
+            let w = &o.engine.window;
+            (
+                o.engine.role(),
+                w.base(),
+                w.head().since(w.base()),
+                w.capacity(),
+                o.engine.is_replaying(),
+            )
+        };
+        let (pages, max) = (self.group.pool.in_use(), self.group.pool.max());
+        let keep_from = match role {
             Role::Secondary => Seq(u64::MAX),
-            Role::Primary if o.engine.is_replaying() || o.link_wakes.is_empty() => Seq(u64::MAX),
-            Role::Primary if short => w.base().plus(1 + used / 4),
+            Role::Primary if replaying => Seq(u64::MAX),
+            Role::Primary if used > capacity / 2 || pages > max / 2 => {
+                self.group.keep_from().max(base.plus(1 + used / 4))
+            }
+            Role::Primary if used > capacity / 16 || pages > max / 16 => self.group.keep_from(),
             Role::Primary => return,
         };
-        o.retire(keep_from);
+        self.group.order.lock().retire(keep_from);
     }
 }
 

@@ -14,7 +14,7 @@ use kernel::prelude::*;
 use replicate_core::{
     engine::{checkpoint::Update, position::LinkId, Log},
     log::superblock::{LinkState, Superblock, Tail, VolumeState},
-    units::{Chain, Sector, Seq, VolumeId},
+    units::{Sector, Seq, VolumeId},
 };
 use replicate_linux::clock;
 
@@ -25,7 +25,6 @@ const INTERVAL_NS: u64 = 1_000_000_000;
 struct Image {
     update: Update,
     offset_lap: Option<(replicate_core::units::Bytes, u64)>,
-    chain: Option<Chain>,
     cursor: Option<(VolumeId, Sector)>,
 }
 
@@ -50,7 +49,6 @@ impl Applier {
             Image {
                 update,
                 offset_lap,
-                chain: o.engine.window.chain_at(update.applied),
                 cursor: o.sync_cursor.take(),
             }
         };
@@ -159,9 +157,7 @@ impl Applier {
 fn put_positions(sb: &mut Superblock, u: &Update, image: &Image) {
     if let Some(p) = sb.lineage().position(u.applied) {
         sb.set_applied(p);
-        if let Some(chain) = image.chain {
-            sb.set_checkpoint(p, chain);
-        }
+        sb.set_checkpoint(p, u.chain);
     }
     if let Some(p) = sb.lineage().position(u.commit) {
         sb.set_commit(p);

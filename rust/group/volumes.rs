@@ -111,6 +111,10 @@ impl Group {
             })
         })?;
         self.count_volumes();
+        // Peers learn the new table in a new handshake.
+        for link in self.all_links() {
+            link.restart();
+        }
         Ok(id)
     }
 
