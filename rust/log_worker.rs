@@ -204,6 +204,12 @@ impl LogWorker {
                         break;
                     }
                     match o.lanes.get_mut(i).and_then(|l| l.parked.pop()) {
+                        Some(bio) if failed => {
+                            // At once: no page may ever come free again for its copy.
+                            drop(o);
+                            bio.end(BlkStatus::IOERR);
+                            continue;
+                        }
                         Some(bio) => (volume, bio, pass),
                         None => break,
                     }

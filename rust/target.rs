@@ -28,6 +28,7 @@ use replicate_core::{
 use replicate_linux::{
     dm::{self, features, Args, Ctr, Instance, Limits, MapOutcome, MappedBio, StatusType, Target, Writer},
     errno::EOPNOTSUPP,
+    gfp::NoioScope,
 };
 
 /// The target.
@@ -182,10 +183,13 @@ impl Target for Replicate {
     }
 
     fn postsuspend(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) {
+        let _noio = NoioScope::enter();
         p.group.drain(&p.volume);
     }
 
     fn preresume(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) -> Result {
+        // The device is still suspended: memory must not be looked for in it.
+        let _noio = NoioScope::enter();
         p.group.attach(&p.volume).map_err(|r| {
             pr_err!("{}\n", r.text());
             r.error
@@ -198,6 +202,7 @@ impl Target for Replicate {
     }
 
     fn status(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>, what: StatusType, out: &mut Writer<'_>) {
+        let _noio = NoioScope::enter();
         // A line that does not fit is cut by device-mapper, which asks again with more room.
         let _ = match what {
             StatusType::Info => info(&p, out),
