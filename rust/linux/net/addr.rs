@@ -69,7 +69,7 @@ impl SocketAddr {
         let len = match self.0 {
             core::net::SocketAddr::V4(v4) => {
                 let addr = raw::sockaddr_in {
-                    sin_family: bindings::AF_INET as _,
+                    sin_family: bindings::AF_INET as u16,
                     sin_port: v4.port().to_be(),
                     sin_addr: raw::in_addr {
                         s_addr: u32::from_ne_bytes(v4.ip().octets()),
@@ -82,7 +82,7 @@ impl SocketAddr {
             }
             core::net::SocketAddr::V6(v6) => {
                 let mut addr = bindings::sockaddr_in6 {
-                    sin6_family: bindings::AF_INET6 as _,
+                    sin6_family: bindings::AF_INET6 as u16,
                     sin6_port: v6.port().to_be(),
                     sin6_flowinfo: v6.flowinfo().to_be(),
                     sin6_scope_id: v6.scope_id(),
