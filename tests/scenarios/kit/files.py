@@ -76,7 +76,7 @@ class Tree:
 
 
 def mount_tree(guest):
-    guest.sh(f"mkdir -p {TREE} && mountpoint -q {TREE} || mount -o ro /dev/lab/{DISK} {TREE}")
+    guest.sh(f"mkdir -p {TREE}; grep -q ' {TREE} ' /proc/mounts || mount -o ro /dev/lab/{DISK} {TREE}")
 
 
 def mkfs(kind: str, dev: str) -> str:
