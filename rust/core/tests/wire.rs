@@ -29,7 +29,7 @@ const SESSION: u64 = 0xfeed_f00d;
 fn envelope() -> impl Strategy<Value = Envelope> {
     let credit = (any::<u64>(), any::<u64>());
     let times = (any::<u64>(), any::<u64>());
-    (0u8..=1, any::<u16>(), common::position(), credit, times).prop_map(
+    (0u8..=3, any::<u16>(), common::position(), credit, times).prop_map(
         |(flags, connection, position, (seq, byte), (commit, time_ns))| Envelope {
             flags,
             connection,

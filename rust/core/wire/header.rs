@@ -18,8 +18,6 @@
 //! | 80 | 4 | CRC32C of the control part |
 //! | 84 | 12 | reserved, zero |
 
-use core::fmt;
-
 use zerocopy::{
     little_endian::{U16, U32, U64},
     transmute, transmute_ref,
@@ -29,6 +27,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{bytes::zero, WireError, DATA_HEAD_BYTES, HEADER_BYTES, MAX_CONTROL, MAX_DATA};
 use crate::{
     checksum::crc32c,
+    group::numbered,
     lineage::Pos,
     units::{Position, Seq},
 };
@@ -41,77 +40,48 @@ pub const FLAG_AGAIN: u8 = 1;
 pub const FLAG_IN_SYNC: u8 = 2;
 const FLAGS: u8 = FLAG_AGAIN | FLAG_IN_SYNC;
 
-/// Type of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// No: a reason.
-    Refuse,
-    /// What this host has.
-    State,
-    /// Yes: the session, the lineage, where to resume.
-    Welcome,
-    /// The secondary is ready for records.
-    Ready,
-    /// The session ends in order.
-    Goodbye,
-    /// One write.
-    Record,
-    /// Nothing but the commit point in the header.
-    CommitPoint,
-    /// Still there.
-    Heartbeat,
-    /// What the secondary has.
-    Ack,
-    /// Please send these again.
-    Resend,
-    /// Region copies follow.
-    SyncStart,
-    /// One region of a volume.
-    RegionCopy,
-    /// Copies that are durable.
-    CopyAck,
-    /// No more region copies.
-    SyncEnd,
+numbered! {
+    /// Type of a message.
+    Kind {
+        /// No: a reason.
+        Refuse = 1 "refuse",
+        /// What this host has.
+        State = 2 "state",
+        /// Yes: the session, the lineage, where to resume.
+        Welcome = 3 "welcome",
+        /// The secondary is ready for records.
+        Ready = 4 "ready",
+        /// The session ends in order.
+        Goodbye = 5 "goodbye",
+        /// One write.
+        Record = 16 "record",
+        /// Nothing but the commit point in the header.
+        CommitPoint = 17 "commit-point",
+        /// Still there.
+        Heartbeat = 18 "heartbeat",
+        /// What the secondary has.
+        Ack = 19 "ack",
+        /// Please send these again.
+        Resend = 20 "resend",
+        /// Region copies follow.
+        SyncStart = 32 "sync-start",
+        /// One region of a volume.
+        RegionCopy = 33 "region-copy",
+        /// Copies that are durable.
+        CopyAck = 34 "copy-ack",
+        /// No more region copies.
+        SyncEnd = 35 "sync-end",
+    }
 }
 
 impl Kind {
-    /// All of them with their numbers.
-    const ALL: [(Kind, u8, &'static str); 14] = [
-        (Kind::Refuse, 1, "refuse"),
-        (Kind::State, 2, "state"),
-        (Kind::Welcome, 3, "welcome"),
-        (Kind::Ready, 4, "ready"),
-        (Kind::Goodbye, 5, "goodbye"),
-        (Kind::Record, 16, "record"),
-        (Kind::CommitPoint, 17, "commit-point"),
-        (Kind::Heartbeat, 18, "heartbeat"),
-        (Kind::Ack, 19, "ack"),
-        (Kind::Resend, 20, "resend"),
-        (Kind::SyncStart, 32, "sync-start"),
-        (Kind::RegionCopy, 33, "region-copy"),
-        (Kind::CopyAck, 34, "copy-ack"),
-        (Kind::SyncEnd, 35, "sync-end"),
-    ];
-
     /// Numbers that later versions may use: joining connections, map exchange, verify, markers,
     /// tail donation.
     const RESERVED: [u8; 8] = [6, 48, 49, 50, 51, 52, 53, 54];
 
-    /// Its number.
-    #[must_use]
-    pub fn to_u8(self) -> u8 {
-        Kind::ALL.iter().find(|k| k.0 == self).map_or(0, |k| k.1)
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Kind::ALL.iter().find(|k| k.0 == self).map_or("?", |k| k.2)
-    }
-
-    fn from_u8(n: u8) -> Result<Kind, WireError> {
-        match Kind::ALL.iter().find(|k| k.1 == n) {
-            Some(k) => Ok(k.0),
+    fn decode(n: u8) -> Result<Kind, WireError> {
+        match Kind::from_u8(n) {
+            Some(kind) => Ok(kind),
             None if Kind::RESERVED.contains(&n) => Err(WireError::ReservedKind(n)),
             None => Err(WireError::UnknownKind(n)),
         }
@@ -121,12 +91,6 @@ impl Kind {
     #[must_use]
     pub const fn has_data(self) -> bool {
         matches!(self, Kind::Record | Kind::RegionCopy)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -234,7 +198,7 @@ impl Header {
             return Err(WireError::HeaderCrc);
         }
         zero(&raw.reserved)?;
-        let kind = Kind::from_u8(raw.kind)?;
+        let kind = Kind::decode(raw.kind)?;
         if raw.flags & !FLAGS != 0 {
             return Err(WireError::Flags(raw.flags));
         }
@@ -361,11 +325,15 @@ mod tests {
 
     #[test]
     fn unknown_is_told_from_reserved() {
-        assert_eq!(Kind::from_u8(0), Err(WireError::UnknownKind(0)));
-        assert_eq!(Kind::from_u8(50), Err(WireError::ReservedKind(50)));
-        for (kind, n, _) in Kind::ALL {
-            assert_eq!(Kind::from_u8(n), Ok(kind));
+        assert_eq!(Kind::decode(0), Err(WireError::UnknownKind(0)));
+        assert_eq!(Kind::decode(50), Err(WireError::ReservedKind(50)));
+        let known = (0..=u8::MAX).filter_map(|n| Kind::decode(n).ok().map(|k| (n, k)));
+        let mut count = 0;
+        for (n, kind) in known {
             assert_eq!(kind.to_u8(), n);
+            assert!(!Kind::RESERVED.contains(&n));
+            count += 1;
         }
+        assert_eq!(count, 14);
     }
 }
