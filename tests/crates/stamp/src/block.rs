@@ -40,10 +40,10 @@ impl Op {
         }
     }
 
-    pub fn from_letter(c: &str) -> Option<Self> {
+    pub fn from_letter(c: char) -> Option<Self> {
         [Op::Write, Op::Fua, Op::Zero, Op::Discard, Op::Sync]
             .into_iter()
-            .find(|o| c.chars().eq([o.letter()]))
+            .find(|o| o.letter() == c)
     }
 
     /// Whether it leaves stamps on the device.
@@ -97,7 +97,7 @@ impl Stamp {
         put(
             buf,
             16,
-            u64::from(self.writer) | u64::from(self.device) << 32 | op << 48,
+            u64::from(self.writer) | (u64::from(self.device) << 32) | (op << 48),
         );
         put(buf, 24, self.number);
         put(buf, 32, self.time);
@@ -133,7 +133,7 @@ pub fn decode(buf: &[u8]) -> Found {
         };
     }
     let who = get(buf, 16);
-    let op = Op::from_letter(&char::from((who >> 48) as u8).to_string());
+    let op = Op::from_letter(char::from((who >> 48) as u8));
     let (Some(op), true) = (op, get(buf, CHECK) == mix64(&buf[..CHECK])) else {
         return Found::Broken;
     };

@@ -88,7 +88,7 @@ impl History {
                 Event::Done { issue, event } => {
                     let r = run.ok_or("journal: a completion before any run")?;
                     let w = self.of(r, *issue)?;
-                    w.done = Some((w.run_index as u64) << RUN_SHIFT | event);
+                    w.done = Some(((w.run_index as u64) << RUN_SHIFT) | event);
                 }
                 Event::Failed { issue, .. } => {
                     let r = run.ok_or("journal: a failure before any run")?;

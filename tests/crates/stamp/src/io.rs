@@ -118,6 +118,10 @@ impl Device {
 
     /// On a block device this is a write-zeroes that may not unmap.
     pub fn zero(&self, at: u64, len: u64) -> io::Result<()> {
+        if !self.is_block {
+            // Not every file system can zero a range.
+            return self.write(at, Buffer::new(len as usize, 0).bytes(), false);
+        }
         let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, zero, at, len)?)
     }

@@ -66,7 +66,7 @@ impl Event {
                     run,
                     writer: u32::try_from(writer).ok()?,
                     device: u16::try_from(device).ok()?,
-                    op: Op::from_letter(w.next()?)?,
+                    op: Op::from_letter(w.next().filter(|l| l.len() == 1)?.chars().next()?)?,
                     number,
                     time: w.next()?.parse().ok()?,
                     first,
