@@ -77,6 +77,10 @@ macro_rules! genl_family {
 macro_rules! genl_doit {
     ($($(#[$meta:meta])* $c_name:ident => $handler:path;)*) => {$(
         $(#[$meta])*
+        ///
+        /// # Safety
+        ///
+        /// For generic netlink.
         #[no_mangle]
         unsafe extern "C" fn $c_name(
             _skb: *mut ::core::ffi::c_void,
@@ -94,6 +98,10 @@ macro_rules! genl_doit {
 macro_rules! genl_dumpit {
     ($($(#[$meta:meta])* $c_name:ident => $handler:path;)*) => {$(
         $(#[$meta])*
+        ///
+        /// # Safety
+        ///
+        /// For generic netlink.
         #[no_mangle]
         unsafe extern "C" fn $c_name(
             skb: *mut ::core::ffi::c_void,
