@@ -39,6 +39,15 @@ need_root() {
 		"Run:  sudo -E ${2:-$0}"
 }
 
+# enter_root SCRIPT ARGUMENT...: goes on inside the build root, as this script of the tree.
+enter_root() {
+	local script=$1
+	shift
+	in_root && return
+	need_root "${script#scripts/} (it works in a build root)" "$script${*:+ $*}"
+	exec "$top/scripts/in-root" "$root_src/$script" "$@"
+}
+
 # locked NAME: waits for, then holds until this process ends, the cache's lock of that name.
 locked() {
 	mkdir -p "$cache"
