@@ -24,29 +24,45 @@ const NS_PER_MS: u64 = 1_000_000;
 pub(super) fn add(request: &mut Request<'_>) -> Result {
     let needs = [(g::NAME, "group name"), (g::SRL, "SRL device")];
     answer(request, "group add", &needs, |_, attrs| {
-        let name = name(attrs, g::NAME, "group")?;
-        let shown = name.as_str();
-        let asked = settings::group(attrs, shown, settings::DEFAULT_GROUP)?;
-        let secret = settings::secret(attrs, shown)?;
-        let group = registry::add(Config {
-            name,
-            srl: srl(attrs, shown)?,
-            role: role(attrs),
-            secret: secret.unwrap_or_default(),
-            pool_bytes: asked.pool_bytes,
-            commit_interval_ms: asked.commit_interval_ms,
-            commit_bytes: asked.commit_bytes,
-            start_wait_ms: asked.start_wait_ms,
-            window_bytes: asked.window_bytes,
+        let group = registry::add(config(attrs)?).map_err(|mut refusal| {
+            // ENOENT means that there is no such group.
+            if refusal.error == ENOENT {
+                refusal.error = ENODEV;
+            }
+            refusal
         })?;
-        let text = match group.role() {
-            Role::Primary => "added as primary",
-            Role::Secondary => "added as secondary",
-        };
-        pr_info!("group {shown}: {text}\n");
-        event::group(&group, Code::GroupAdded, Severity::Info, text);
+        tell_added(&group);
         Ok(())
     })
+}
+
+// Not inlined: opening the log needs the stack.
+#[inline(never)]
+fn config<'a>(attrs: &Attrs<'a>) -> Result<Config<'a>, Refusal> {
+    let name = name(attrs, g::NAME, "group")?;
+    let shown = name.as_str();
+    let asked = settings::group(attrs, shown, settings::DEFAULT_GROUP)?;
+    Ok(Config {
+        name,
+        srl: srl(attrs, shown)?,
+        role: role(attrs),
+        secret: settings::secret(attrs, shown)?.unwrap_or_default(),
+        pool_bytes: asked.pool_bytes,
+        commit_interval_ms: asked.commit_interval_ms,
+        commit_bytes: asked.commit_bytes,
+        start_wait_ms: asked.start_wait_ms,
+        window_bytes: asked.window_bytes,
+    })
+}
+
+#[inline(never)]
+fn tell_added(group: &Group) {
+    let text = match group.role() {
+        Role::Primary => "added as primary",
+        Role::Secondary => "added as secondary",
+    };
+    pr_info!("group {}: {text}\n", group.name.as_str());
+    event::group(group, Code::GroupAdded, Severity::Info, text);
 }
 
 /// `group del`.

@@ -72,8 +72,8 @@ pub(super) fn group(attrs: &Attrs<'_>, name: &str, now: Group) -> Result<Group, 
     )?;
     let commit = n(g::COMMIT_BYTES, "commit bytes", COMMIT_BYTES)?;
     let wait = n(g::START_WAIT_MS, "start wait in ms", START_WAIT_MS)?;
-    let pool = n(g::POOL_BYTES, "pool", POOL_BYTES)?.unwrap_or(now.pool_bytes);
-    let window = n(g::WINDOW_BYTES, "window", WINDOW_BYTES)?;
+    let pool = n(g::POOL_BYTES, "pool in bytes", POOL_BYTES)?.unwrap_or(now.pool_bytes);
+    let window = n(g::WINDOW_BYTES, "window in bytes", WINDOW_BYTES)?;
     if let Some(window) = window.filter(|w| *w > pool) {
         return Err(invalid(format_args!(
             "{what}: a window of {window} bytes is larger than the pool of {pool}; enlarge the pool (--pool), or make the window smaller"
@@ -113,7 +113,7 @@ pub(super) fn link(attrs: &Attrs<'_>, name: &str, pool: u64) -> Result<Link, Ref
             Some(mode(n).ok_or_else(|| invalid(format_args!("{what}: there is no mode {n}")))?)
         }
     };
-    let window = n(l::WINDOW_BYTES, "window", WINDOW_BYTES)?;
+    let window = n(l::WINDOW_BYTES, "window in bytes", WINDOW_BYTES)?;
     if let Some(window) = window.filter(|w| *w > pool) {
         return Err(invalid(format_args!(
             "{what}: a window of {window} bytes is larger than the group's pool of {pool}; enlarge the pool (dmrepl group set --pool), or make the window smaller"

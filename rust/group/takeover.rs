@@ -20,7 +20,7 @@ use crate::{
 use core::fmt;
 use kernel::{prelude::*, str::CString};
 use replicate_core::{
-    engine::{Log, Role},
+    engine::{position::MAX_LINKS, Log, Role},
     group::{self, Replica},
     lineage::{Epoch, Reason},
     log::recovery,
@@ -213,9 +213,9 @@ impl Group {
 
     /// Every link. May sleep.
     pub(crate) fn all_links(&self) -> KVec<kernel::sync::Arc<crate::link::Link>> {
-        let lists = self.lists.lock();
-        let mut v = KVec::with_capacity(lists.links.len(), GFP_KERNEL).unwrap_or_default();
-        for link in lists.links.iter() {
+        // Before the lock: the applier takes it too, and memory may have to wait for the applier.
+        let mut v = KVec::with_capacity(MAX_LINKS, GFP_KERNEL).unwrap_or_default();
+        for link in self.lists.lock().links.iter() {
             let _ = v.push(link.clone(), GFP_NOWAIT);
         }
         v
