@@ -14,7 +14,7 @@
 //! | [`wire`] | the messages |
 //! | [`link`] | sender, handshake, states, region copies |
 //! | [`rules`] | the ordering rules by name |
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, CONFIG_RUST)), no_std)]
 #![forbid(unsafe_code)]
 #![deny(
     clippy::unwrap_used,

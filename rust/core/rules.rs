@@ -5,7 +5,7 @@
 //! Every rule that the design marks [X] is asked for by name at the one place that keeps it. In a
 //! normal build [`on`] is `const true` and costs nothing. Two kinds of build can leave rules out:
 //! the explorer (cargo feature `mutations`, a run-time set) and test builds of the module
-//! (`--cfg leave_out="write-ahead"`, one rule, fixed at compile time), which the guest scenarios must catch.
+//! (`MUTATE=write-ahead`, one rule, fixed at compile time), which the guest scenarios must catch.
 
 /// An ordering rule; the text says what it forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,11 +110,11 @@ enum LeftOut {
 }
 
 #[cfg(not(feature = "mutations"))]
-const LEFT_OUT: LeftOut = if cfg!(leave_out = "write-ahead") {
+const LEFT_OUT: LeftOut = if cfg!(mutate = "write-ahead") {
     LeftOut::WriteAhead
-} else if cfg!(leave_out = "log-flush") {
+} else if cfg!(mutate = "log-flush") {
     LeftOut::LogFlush
-} else if cfg!(leave_out = "checkpoint-flush") {
+} else if cfg!(mutate = "checkpoint-flush") {
     LeftOut::CheckpointFlush
 } else {
     LeftOut::Nothing

@@ -262,14 +262,14 @@ impl Range {
     pub const fn in_one_extent(&self) -> bool {
         self.sectors > 0
             && self.end().0 > self.sector.0
-            && self.sector.extent() == Sector(self.end().0 - 1).extent()
+            && self.sector.extent() == Sector(self.end().0.saturating_sub(1)).extent()
     }
 
     /// Its length in bytes.
     #[inline]
     #[must_use]
     pub const fn bytes(&self) -> Bytes {
-        Bytes((self.sectors as u64) * SECTOR_BYTES)
+        Bytes((self.sectors as u64).saturating_mul(SECTOR_BYTES))
     }
 }
 

@@ -57,7 +57,7 @@ impl<M: Memory> Engine<M> {
             upto,
             // Known: memory keeps what is not clean yet.
             chain: self.window.chain_at(upto).unwrap_or_default(),
-            copies: self.copies.to_flush(),
+            copies: self.copies.unflushed(),
         }
     }
 

@@ -12,6 +12,7 @@
 use super::{Engine, Memory};
 use crate::{
     link::copies::MAX_OUTSTANDING,
+    rules::{on, Rule},
     units::{Range, Record, Seq},
 };
 
@@ -73,7 +74,7 @@ impl Copies {
     }
 
     /// Written copies of this run, for a checkpoint to cover.
-    pub(super) fn to_flush(&self) -> u64 {
+    pub(super) fn unflushed(&self) -> u64 {
         self.written
     }
 
@@ -124,11 +125,12 @@ impl<M: Memory> Engine<M> {
         }
         // A later overlapping record that is already on its way to the volume must not be overwritten.
         let submitted = self.applier.submitted();
-        let overtaken = copy.after < self.window.base()
-            || self
-                .window
-                .newest_overlap(&copy.range, copy.after, submitted)
-                .is_some();
+        let overtaken = on(Rule::CopyBeforeLater)
+            && (copy.after < self.window.base()
+                || self
+                    .window
+                    .newest_overlap(&copy.range, copy.after, submitted)
+                    .is_some());
         if !c.syncing || overtaken {
             return false;
         }

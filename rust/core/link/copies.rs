@@ -59,7 +59,7 @@ pub struct Copies {
     cursor: Sector,
     item: u64,
     stage: Stage,
-    last_commit: Seq,
+    last_commit: Option<Seq>,
     sent: [Option<Sent>; MAX_OUTSTANDING],
     durable: (VolumeId, Sector),
 }
@@ -84,7 +84,7 @@ impl Copies {
             } else {
                 Stage::VolumeDone
             },
-            last_commit: Seq::NONE,
+            last_commit: None,
             sent: [None; MAX_OUTSTANDING],
             durable: (volume, cursor),
         }
@@ -142,11 +142,11 @@ impl Copies {
     pub fn done_reading(&mut self, commit: Seq, last: Seq) {
         if let Stage::Reading { after } = self.stage {
             self.stage = Stage::Read { after };
-            self.last_commit = if on(Rule::SyncEndsAtCommit) {
+            self.last_commit = Some(if on(Rule::SyncEndsAtCommit) {
                 commit
             } else {
                 after.min(last)
-            };
+            });
         }
     }
 
@@ -211,11 +211,7 @@ impl Copies {
 
     /// There is no further volume. `commit`: the commit point now, for a sync that had nothing to read.
     pub fn finish(&mut self, commit: Seq) {
-        let end = if self.last_commit == Seq::NONE {
-            commit
-        } else {
-            self.last_commit
-        };
+        let end = self.last_commit.unwrap_or(commit);
         self.stage = Stage::Ended { end };
     }
 

@@ -117,11 +117,16 @@ impl Sender {
     }
 
     fn commit_only(&self, commit: Seq) -> Send {
-        if commit > self.told_commit {
+        if self.owes_commit(commit) {
             Send::Commit
         } else {
             Send::Nothing
         }
+    }
+
+    /// Whether the peer has not been told of this commit point yet.
+    pub fn owes_commit(&self, commit: Seq) -> bool {
+        commit > self.told_commit
     }
 
     fn has_credit(&self, bytes: u64) -> bool {
@@ -141,6 +146,15 @@ impl Sender {
             .sent_bytes
             .saturating_add(u64::from(record.payload_bytes()));
         self.told_commit = commit;
+    }
+
+    /// The peer has everything up to `logged` on stable storage: it is not sent (again).
+    ///
+    /// Between what the peer stated in the handshake and the session's first message it goes on logging; its
+    /// acknowledgement then frees log space above what the handshake said to send.
+    pub fn acknowledged(&mut self, logged: Seq) {
+        self.next = self.next.max(logged.next());
+        self.sent = self.sent.max(logged);
     }
 
     /// A message carried `commit`.

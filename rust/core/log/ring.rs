@@ -78,6 +78,14 @@ impl Ring {
         Bytes(self.head.0.saturating_sub(self.tail.0))
     }
 
+    /// What could still be set aside for records.
+    pub fn free(&self) -> Bytes {
+        Bytes(self.size)
+            .minus(self.used())
+            .minus(Bytes(self.reserved))
+            .minus(Bytes(u64::from(MAX_BATCH_BYTES)))
+    }
+
     /// Byte offset of `place` within the ring.
     pub fn offset(&self, place: Place) -> Bytes {
         Bytes(place.0.checked_rem(self.size).unwrap_or(0))
@@ -210,7 +218,10 @@ impl<S: Store<Mark>> Index<S> {
             }
         }
         self.len = kept;
-        let average = last.saturating_sub(first) / (kept as u64).max(1);
+        let average = last
+            .saturating_sub(first)
+            .checked_div(kept as u64)
+            .unwrap_or(0);
         self.stride = self.stride.max(average / 2);
     }
 

@@ -223,7 +223,13 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
     }
 
     /// Calls `f` for every record in `(after, upto]` that overlaps `range`, newest first, until it says `false`.
-    pub fn overlapping(&self, range: &Range, after: Seq, upto: Seq, mut f: impl FnMut(&Slot) -> bool) {
+    pub fn overlapping(
+        &self,
+        range: &Range,
+        after: Seq,
+        upto: Seq,
+        mut f: impl FnMut(&Slot) -> bool,
+    ) {
         let b = self.bucket(range);
         let mut seq = self.newest.as_ref().get(b).copied().unwrap_or(Seq::NONE);
         while seq > after && seq > self.base {
