@@ -5,7 +5,7 @@ import json
 import pathlib
 import statistics
 
-from .peers import RATIOS
+from .peers import MAKERS, RATIOS
 
 
 def medians(measured: list) -> dict:
@@ -31,9 +31,7 @@ def ratios(table: dict) -> dict:
 
 
 def text(table: dict, compared: dict) -> str:
-    targets = []
-    for row in table.values():
-        targets += [t for t in row if t not in targets]
+    targets = [t for t in MAKERS if any(t in row for row in table.values())]
     lines = ["medians:", f"  {'':10}" + "".join(f"{t:>22}" for t in targets)]
     for job, row in table.items():
         small = job.startswith("4k")

@@ -10,7 +10,7 @@ from scenarios.kit.pair import LINK
 
 def _dm_fails(guest, name: str, table: str, *words: str):
     """A table line that is refused; the reason stands in the kernel's log."""
-    guest.sh("dmesg -C")
+    guest.sh("dmesg -c >/dev/null")
     guest.fails(f'dmsetup create {name} --table "{table}"', "failed|rror")
     said = guest.sh("dmesg")
     for word in words:
