@@ -171,8 +171,8 @@ def scenario_commands(lab):
     print(f"note: {link['reason_text']}")
     # Changes need CAP_NET_ADMIN; looking does not.
     guest.sh("echo nobody:x:65534:65534::/:/bin/sh >>/etc/passwd")
-    guest.sh("setuidgid nobody dmrepl status")
-    _fails(guest, "setuidgid nobody dmrepl link del db dr", "permi")
+    guest.sh("su -s /bin/sh nobody -c 'dmrepl status'")
+    _fails(guest, "su -s /bin/sh nobody -c 'dmrepl link del db dr'", "permi")
     host.sh("dmrepl link del db dr")
 
 

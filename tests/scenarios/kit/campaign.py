@@ -10,6 +10,7 @@ any survivor. Everything random comes from the printed seed.
 import itertools
 import os
 import random
+import shutil
 import time
 
 from lab.lab import MIB
@@ -111,8 +112,8 @@ class Campaign:
             self.verdict(s, copies, orders, in_sync)
         if "a" not in sides and not self.wrap:
             self.journals[-1] = after
-        for file in self.folder.glob(f"*order-{number}*"):
-            file.unlink()
+        for file in self.folder.glob(f"*order-{number}-*"):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
         for s in reversed(sides):
             self.side(s).guest.wait_boot()
             self.side(s).up()
