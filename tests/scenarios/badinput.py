@@ -3,7 +3,6 @@
 
 from lab.lab import MIB
 
-from scenarios.kit import pair
 from scenarios.kit.host import Host
 from scenarios.kit.pair import LINK
 

@@ -2,11 +2,9 @@
 """Two hosts and three: modes, kinds of secondaries, synchronisation under load, and what is true of the
 replica when both are at rest."""
 
-import time
-
 from lab.lab import MIB
 
-from scenarios.kit import files, load, oracle, pair
+from scenarios.kit import files, load, pair
 from scenarios.kit.host import wait_event
 from scenarios.kit.pair import LINK
 
