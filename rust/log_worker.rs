@@ -359,7 +359,15 @@ impl LogWorker {
     fn overlay_ended(&mut self) {
         for (mut bio, status, tag) in self.reads.pop_all() {
             let slot = tag as usize;
-            let pin = self.group.order.lock().pins.as_ref().get(slot).copied().flatten();
+            let pin = self
+                .group
+                .order
+                .lock()
+                .pins
+                .as_ref()
+                .get(slot)
+                .copied()
+                .flatten();
             let mut status = status;
             if let Some(pin) = pin.filter(|_| status.is_ok()) {
                 if self.lay_over(&mut bio, &pin).is_err() {

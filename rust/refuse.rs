@@ -42,7 +42,10 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Refusal::new(error, format_args!("failed with error {}", error.to_errno()))
+        Refusal::new(
+            error,
+            format_args!("failed with error {}", error.to_errno()),
+        )
     }
 }
 

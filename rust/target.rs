@@ -26,7 +26,10 @@ use replicate_core::{
     units::{Sector, EXTENT_SECTORS},
 };
 use replicate_linux::{
-    dm::{self, features, Args, Ctr, Instance, Limits, MapOutcome, MappedBio, StatusType, Target, Writer},
+    dm::{
+        self, features, Args, Ctr, Instance, Limits, MapOutcome, MappedBio, StatusType, Target,
+        Writer,
+    },
     errno::EOPNOTSUPP,
     gfp::NoioScope,
 };
@@ -55,7 +58,8 @@ struct Options {
     discard_zero: bool,
 }
 
-const USAGE: &CStr = c"usage: <group> <volume> <data device> [<#args> [block_size <bytes>] [discard_zero <0|1>]]";
+const USAGE: &CStr =
+    c"usage: <group> <volume> <data device> [<#args> [block_size <bytes>] [discard_zero <0|1>]]";
 
 impl Options {
     fn parse(args: &Args<'_>) -> Result<Options, Refusal> {
@@ -63,24 +67,49 @@ impl Options {
         let Some(count) = args.get(3) else {
             return Ok(options);
         };
-        let count = number(count).ok_or_else(|| bad(format_args!("the fourth argument is the number of optional arguments, not '{}'", show(count))))?;
+        let count = number(count).ok_or_else(|| {
+            bad(format_args!(
+                "the fourth argument is the number of optional arguments, not '{}'",
+                show(count)
+            ))
+        })?;
         if count as usize != args.len() - 4 {
-            return Err(bad(format_args!("{} optional arguments were announced, {} are there", count, args.len() - 4)));
+            return Err(bad(format_args!(
+                "{} optional arguments were announced, {} are there",
+                count,
+                args.len() - 4
+            )));
         }
         let mut i = 4;
         while let Some(key) = args.get(i) {
-            let value = args.get(i + 1).ok_or_else(|| bad(format_args!("option {} has no value", show(key))))?;
-            let n = number(value).ok_or_else(|| bad(format_args!("option {}: '{}' is no number", show(key), show(value))))?;
+            let value = args
+                .get(i + 1)
+                .ok_or_else(|| bad(format_args!("option {} has no value", show(key))))?;
+            let n = number(value).ok_or_else(|| {
+                bad(format_args!(
+                    "option {}: '{}' is no number",
+                    show(key),
+                    show(value)
+                ))
+            })?;
             match show(key) {
                 "block_size" => {
                     if !n.is_power_of_two() || !(512..=4096).contains(&n) {
-                        return Err(bad(format_args!("block_size {n}: must be 512, 1024, 2048 or 4096")));
+                        return Err(bad(format_args!(
+                            "block_size {n}: must be 512, 1024, 2048 or 4096"
+                        )));
                     }
                     options.block_size = Some(n);
                 }
                 "discard_zero" if n <= 1 => options.discard_zero = n == 1,
-                "discard_zero" => return Err(bad(format_args!("discard_zero {n}: must be 0 or 1"))),
-                other => return Err(bad(format_args!("unknown option '{other}'; known are block_size and discard_zero"))),
+                "discard_zero" => {
+                    return Err(bad(format_args!("discard_zero {n}: must be 0 or 1")))
+                }
+                other => {
+                    return Err(bad(format_args!(
+                        "unknown option '{other}'; known are block_size and discard_zero"
+                    )))
+                }
             }
             i += 2;
         }
@@ -103,40 +132,87 @@ fn bad(text: fmt::Arguments<'_>) -> Refusal {
 fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
     let args = ti.args();
     if args.len() < 3 {
-        return Err(bad(format_args!("{} arguments are too few; {}", args.len(), show(USAGE))));
+        return Err(bad(format_args!(
+            "{} arguments are too few; {}",
+            args.len(),
+            show(USAGE)
+        )));
     }
     let (Some(group), Some(volume), Some(path)) = (args.get(0), args.get(1), args.get(2)) else {
         return Err(bad(format_args!("{}", show(USAGE))));
     };
     let options = Options::parse(args)?;
-    let name = Name::new(group.to_bytes()).ok_or_else(|| bad(format_args!("'{}' is no group name", show(group))))?;
+    let name = Name::new(group.to_bytes())
+        .ok_or_else(|| bad(format_args!("'{}' is no group name", show(group))))?;
     let group = registry::find(&name).ok_or_else(|| {
-        Refusal::new(ENOENT, format_args!("group '{}' is not known; add it first: dmrepl group add {} --srl DEVICE", name.as_str(), name.as_str()))
+        Refusal::new(
+            ENOENT,
+            format_args!(
+                "group '{}' is not known; add it first: dmrepl group add {} --srl DEVICE",
+                name.as_str(),
+                name.as_str()
+            ),
+        )
     })?;
-    let vname = Name::new(volume.to_bytes()).ok_or_else(|| bad(format_args!("'{}' is no volume name", show(volume))))?;
+    let vname = Name::new(volume.to_bytes())
+        .ok_or_else(|| bad(format_args!("'{}' is no volume name", show(volume))))?;
     if ti.begin() != 0 {
-        return Err(bad(format_args!("volume {}/{}: must start at sector 0 of its device", name.as_str(), vname.as_str())));
+        return Err(bad(format_args!(
+            "volume {}/{}: must start at sector 0 of its device",
+            name.as_str(),
+            vname.as_str()
+        )));
     }
     let data = ti.get_device(path).map_err(|e| {
-        let why = if e == EBUSY { "it is in use" } else { "it cannot be opened" };
-        Refusal::new(e, format_args!("data device {}: {why} (error {})", show(path), e.to_errno()))
+        let why = if e == EBUSY {
+            "it is in use"
+        } else {
+            "it cannot be opened"
+        };
+        Refusal::new(
+            e,
+            format_args!("data device {}: {why} (error {})", show(path), e.to_errno()),
+        )
     })?;
     if data.is_zoned() {
-        return Err(Refusal::new(EOPNOTSUPP, format_args!("data device {} is zoned, which is not supported", show(path))));
+        return Err(Refusal::new(
+            EOPNOTSUPP,
+            format_args!(
+                "data device {} is zoned, which is not supported",
+                show(path)
+            ),
+        ));
     }
     if data.same_device(group.srl.dev()) {
-        return Err(Refusal::new(EBUSY, format_args!("data device {} is the SRL of group {}", show(path), name.as_str())));
+        return Err(Refusal::new(
+            EBUSY,
+            format_args!(
+                "data device {} is the SRL of group {}",
+                show(path),
+                name.as_str()
+            ),
+        ));
     }
     let size = ti.len();
     if data.nr_sectors() < size {
         return Err(Refusal::new(
             ENOSPC,
-            format_args!("data device {} has {} sectors, the table line wants {size}: it is too small", show(path), data.nr_sectors()),
+            format_args!(
+                "data device {} has {} sectors, the table line wants {size}: it is too small",
+                show(path),
+                data.nr_sectors()
+            ),
         ));
     }
-    let block = data.logical_block_size().max(options.block_size.unwrap_or(512));
+    let block = data
+        .logical_block_size()
+        .max(options.block_size.unwrap_or(512));
     if size == 0 || size % u64::from(block / 512) != 0 {
-        return Err(bad(format_args!("volume {}/{}: {size} sectors are no whole number of {block}-byte blocks", name.as_str(), vname.as_str())));
+        return Err(bad(format_args!(
+            "volume {}/{}: {size} sectors are no whole number of {block}-byte blocks",
+            name.as_str(),
+            vname.as_str()
+        )));
     }
     ti.set_max_io_sectors(EXTENT_SECTORS as u32)?;
     let discards = data.max_discard_sectors() > 0 || group.role() == Role::Secondary;
@@ -144,7 +220,14 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
     ti.set_write_zeroes(true);
     ti.set_limit_swap_bios(true);
     let table = ti.table();
-    let volume = Volume::new(vname, Sector(size), block, options.discard_zero, data, table);
+    let volume = Volume::new(
+        vname,
+        Sector(size),
+        block,
+        options.discard_zero,
+        data,
+        table,
+    );
     Ok(Instanced {
         volume: Arc::new(volume, GFP_KERNEL)?,
         group,
@@ -163,7 +246,11 @@ impl Target for Replicate {
     fn ctr(ti: &mut Ctr<'_>) -> Result<Self::Private> {
         match construct(ti) {
             Ok(i) => Ok(Arc::new(i, GFP_KERNEL)?),
-            Err(r) => Err(ti.fail(r.error, c"replicate: refused, see the kernel log", format_args!("{}", r.text()))),
+            Err(r) => Err(ti.fail(
+                r.error,
+                c"replicate: refused, see the kernel log",
+                format_args!("{}", r.text()),
+            )),
         }
     }
 
@@ -201,7 +288,12 @@ impl Target for Replicate {
         p.group.log_wake.notify();
     }
 
-    fn status(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>, what: StatusType, out: &mut Writer<'_>) {
+    fn status(
+        p: ArcBorrow<'_, Instanced>,
+        _i: &Instance<'_>,
+        what: StatusType,
+        out: &mut Writer<'_>,
+    ) {
         let _noio = NoioScope::enter();
         // A line that does not fit is cut by device-mapper, which asks again with more room.
         let _ = match what {
@@ -226,7 +318,11 @@ impl Target for Replicate {
             Some("position") if args.len() == 1 => {
                 let (head, commit, applied) = {
                     let o = p.group.order.lock();
-                    (o.engine.head(), o.engine.commit(), o.engine.applier.applied())
+                    (
+                        o.engine.head(),
+                        o.engine.commit(),
+                        o.engine.applier.applied(),
+                    )
                 };
                 write!(reply, "{head} {commit} {applied}").map_err(|_| ENOSPC)
             }

@@ -56,7 +56,11 @@ impl Applier {
         if let Err(e) = written {
             self.group.fail(Refusal::new(
                 e,
-                format_args!("SRL {}: superblock write failed (error {}); writes end in EIO", self.group.srl.path().to_str().unwrap_or("?"), e.to_errno()),
+                format_args!(
+                    "SRL {}: superblock write failed (error {}); writes end in EIO",
+                    self.group.srl.path().to_str().unwrap_or("?"),
+                    e.to_errno()
+                ),
             ));
             return false;
         }
@@ -69,7 +73,12 @@ impl Applier {
         self.group.stats.checkpoints.add(1);
         if image.update.sync_ended {
             self.group.identity.lock().replica = replicate_core::group::Replica::Consistent;
-            event::group(&self.group, Code::ReplicaState, Severity::Info, "consistent: the synchronisation ended");
+            event::group(
+                &self.group,
+                Code::ReplicaState,
+                Severity::Info,
+                "consistent: the synchronisation ended",
+            );
         }
         true
     }
@@ -80,7 +89,12 @@ impl Applier {
             o.wants_space.then(|| o.engine.link_to_give_up()).flatten()
         };
         if let Some(id) = give_up {
-            event::group(&self.group, Code::LogFull, Severity::Warning, "the log is full: a link that is behind is given up");
+            event::group(
+                &self.group,
+                Code::LogFull,
+                Severity::Warning,
+                "the log is full: a link that is behind is given up",
+            );
             self.group.give_up(id);
         }
         let o = self.group.order.lock();
@@ -106,7 +120,8 @@ impl Applier {
     fn write_image(&self, image: &Image) -> Result {
         let links: KVec<(LinkId, Seq, bool, replicate_core::group::Mode)> = {
             let o = self.group.order.lock();
-            let mut v = KVec::with_capacity(replicate_core::engine::position::MAX_LINKS, GFP_NOWAIT)?;
+            let mut v =
+                KVec::with_capacity(replicate_core::engine::position::MAX_LINKS, GFP_NOWAIT)?;
             for (id, l) in o.engine.positions.iter() {
                 v.push((id, l.kept, l.needs_sync, l.mode), GFP_NOWAIT)?;
             }
@@ -140,13 +155,21 @@ impl Applier {
         });
         match written {
             Ok(()) => {
-                self.group.order.lock().engine.horizon_durable(horizon, redo);
+                self.group
+                    .order
+                    .lock()
+                    .engine
+                    .horizon_durable(horizon, redo);
                 true
             }
             Err(e) => {
                 self.group.fail(Refusal::new(
                     e,
-                    format_args!("SRL {}: superblock write failed (error {})", self.group.srl.path().to_str().unwrap_or("?"), e.to_errno()),
+                    format_args!(
+                        "SRL {}: superblock write failed (error {})",
+                        self.group.srl.path().to_str().unwrap_or("?"),
+                        e.to_errno()
+                    ),
                 ));
                 false
             }
@@ -172,7 +195,13 @@ fn put_positions(sb: &mut Superblock, u: &Update, image: &Image) {
     }
 }
 
-fn put_link(sb: &mut Superblock, id: LinkId, kept: Seq, needs_sync: bool, mode: replicate_core::group::Mode) {
+fn put_link(
+    sb: &mut Superblock,
+    id: LinkId,
+    kept: Seq,
+    needs_sync: bool,
+    mode: replicate_core::group::Mode,
+) {
     let slot = usize::from(id.0);
     let Some(mut link) = sb.link(slot) else {
         return;
@@ -199,7 +228,11 @@ fn put_cursor(sb: &mut Superblock, volume: VolumeId, cursor: Sector) {
     // Volumes are copied in the order of the table: those before are whole.
     for i in 0..=reached {
         if let Some(mut slot) = sb.volume(i) {
-            slot.cursor = if i == reached { cursor } else { slot.volume.size };
+            slot.cursor = if i == reached {
+                cursor
+            } else {
+                slot.volume.size
+            };
             slot.state = VolumeState::Syncing;
             let _ = sb.set_volume(i, &slot);
         }

@@ -41,7 +41,11 @@ impl Applier {
                     self.loader = None;
                     self.group.fail(crate::refuse::Refusal::new(
                         e,
-                        format_args!("SRL {}: record {seq} cannot be read back for replay (error {})", self.group.srl.path().to_str().unwrap_or("?"), e.to_errno()),
+                        format_args!(
+                            "SRL {}: record {seq} cannot be read back for replay (error {})",
+                            self.group.srl.path().to_str().unwrap_or("?"),
+                            e.to_errno()
+                        ),
                     ));
                     return false;
                 }
@@ -93,7 +97,12 @@ impl Applier {
             let (replaying, from, to, role) = {
                 let o = self.group.order.lock();
                 let a = &o.engine.applier;
-                (o.engine.is_replaying(), a.clean(), a.applied(), o.engine.role())
+                (
+                    o.engine.is_replaying(),
+                    a.clean(),
+                    a.applied(),
+                    o.engine.role(),
+                )
             };
             if replaying {
                 continue;
@@ -119,7 +128,15 @@ impl Applier {
         let result = self.replay_range(volume, from.next(), to);
         volume.set_state(State::Parked);
         if let Err(e) = result {
-            self.volume_failed(volume, "replay", if e == EIO { "I/O error" } else { "log not readable" });
+            self.volume_failed(
+                volume,
+                "replay",
+                if e == EIO {
+                    "I/O error"
+                } else {
+                    "log not readable"
+                },
+            );
             return false;
         }
         true
@@ -132,12 +149,20 @@ impl Applier {
         while seq <= to {
             let cursor = self.cursor()?;
             cursor.seek(&group, seq).map_err(error)?;
-            for (record, bytes) in cursor.records().filter(|(r, _)| r.seq >= seq && r.seq <= to) {
+            for (record, bytes) in cursor
+                .records()
+                .filter(|(r, _)| r.seq >= seq && r.seq <= to)
+            {
                 if record.range.volume == id {
                     write_one(volume, &record, bytes)?;
                 }
             }
-            seq = cursor.records().map(|(r, _)| r.seq).max().unwrap_or(to).next();
+            seq = cursor
+                .records()
+                .map(|(r, _)| r.seq)
+                .max()
+                .unwrap_or(to)
+                .next();
         }
         volume.data.flush_sync()
     }
@@ -150,17 +175,25 @@ impl Applier {
         let o = self.group.order.lock();
         volume.set_state(state);
         drop(o);
-        event::volume(&self.group, volume, Code::VolumeState, Severity::Info, state.name());
+        event::volume(
+            &self.group,
+            volume,
+            Code::VolumeState,
+            Severity::Info,
+            state.name(),
+        );
         self.group.log_wake.notify();
     }
 
     /// Once every volume of the table is there and served, nothing below `applied` is missing anywhere.
     fn unpin(&self) {
         let mut o = self.group.order.lock();
-        let healthy = o
-            .lanes
-            .iter()
-            .all(|l| !matches!(l.volume.state(), State::Failed | State::Parked | State::Replaying));
+        let healthy = o.lanes.iter().all(|l| {
+            !matches!(
+                l.volume.state(),
+                State::Failed | State::Parked | State::Replaying
+            )
+        });
         if healthy && self.group.all_present(&o) {
             o.engine.applier.unpin();
         }

@@ -217,7 +217,9 @@ fn check(config: &Config<'_>, srl: &Srl, facts: &Facts, shown: &str) -> Result<R
         (None, None) => {
             return Err(Refusal::new(
                 EINVAL,
-                format_args!("group {name}: SRL {shown} is new, say --role primary or --role secondary"),
+                format_args!(
+                    "group {name}: SRL {shown} is new, say --role primary or --role secondary"
+                ),
             ))
         }
     };
@@ -352,7 +354,9 @@ fn write_superblock(
                     time_ns: clock::wall_ns(),
                     index: 0,
                 })
-                .map_err(|e| Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str())))?;
+                .map_err(|e| {
+                    Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str()))
+                })?;
             }
             let commit = sb.lineage().position(head).unwrap_or_default();
             sb.set_commit(commit);

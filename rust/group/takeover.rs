@@ -101,7 +101,11 @@ impl Group {
         self.open_volumes();
         let text = CString::try_from_fmt(format_args!(
             "took over at record {end}; {was_sync}{}",
-            if ring { "" } else { "; without a ring writes are unlogged, everything from here on may differ" }
+            if ring {
+                ""
+            } else {
+                "; without a ring writes are unlogged, everything from here on may differ"
+            }
         ))?;
         let shown = text.to_str().unwrap_or("took over");
         pr_notice!("group {name}: {shown}\n");
@@ -123,7 +127,10 @@ impl Group {
             (o.engine.role(), o.phase, o.engine.is_consistent())
         };
         if role == Role::Primary {
-            return no(EALREADY, format_args!("group {name} is primary on this host already; nothing to take over"));
+            return no(
+                EALREADY,
+                format_args!("group {name} is primary on this host already; nothing to take over"),
+            );
         }
         if phase != Phase::Active {
             return no(EBUSY, format_args!("group {name} is not running normally (see 'dmrepl status {name}'); takeover refused"));
@@ -181,7 +188,10 @@ impl Group {
         if self.order.lock().engine.log_failed() {
             return Err(Refusal::new(
                 EIO,
-                format_args!("group {}: the SRL failed; takeover refused", self.name.as_str()),
+                format_args!(
+                    "group {}: the SRL failed; takeover refused",
+                    self.name.as_str()
+                ),
             ));
         }
         Ok(())

@@ -15,7 +15,10 @@ use crate::{
     refuse::Refusal,
     volume::{State, Volume},
 };
-use kernel::{prelude::*, sync::{atomic::Relaxed, Arc}};
+use kernel::{
+    prelude::*,
+    sync::{atomic::Relaxed, Arc},
+};
 use replicate_core::{
     engine::Role,
     group::Name,
@@ -58,7 +61,10 @@ impl Group {
         let resumed = {
             let mut o = self.order.lock();
             if o.phase == Phase::Gone {
-                return Err(Refusal::new(ENODEV, format_args!("group {} is being removed", self.name.as_str())));
+                return Err(Refusal::new(
+                    ENODEV,
+                    format_args!("group {} is being removed", self.name.as_str()),
+                ));
             }
             match o.lanes.iter().position(|l| l.volume.name == volume.name) {
                 Some(i) => match o.lanes.get_mut(i) {
@@ -107,7 +113,14 @@ impl Group {
     fn enter_volume(&self, volume: &Volume) -> Result<VolumeId, Refusal> {
         let id = self.srl.update(|sb| {
             sb.add_volume(volume.describe()).map_err(|e| {
-                Refusal::new(EINVAL, format_args!("volume {}/{}: {e}", self.name.as_str(), volume.name.as_str()))
+                Refusal::new(
+                    EINVAL,
+                    format_args!(
+                        "volume {}/{}: {e}",
+                        self.name.as_str(),
+                        volume.name.as_str()
+                    ),
+                )
             })
         })?;
         self.count_volumes();
@@ -188,14 +201,21 @@ impl Group {
             let done = || {
                 let mut o = self.order.lock();
                 o.engine.demand_all();
-                o.engine.applier.applied() >= target || o.engine.log_failed() || o.phase != Phase::Active
+                o.engine.applier.applied() >= target
+                    || o.engine.log_failed()
+                    || o.phase != Phase::Active
             };
             while !done() {
                 self.log_wake.notify();
                 self.moved.wait_until_always(20, done);
             }
             if volume.data.flush_sync().is_err() {
-                pr_err!("volume {}/{}: flush of {} failed in suspend\n", self.name.as_str(), volume.name.as_str(), volume.data.name());
+                pr_err!(
+                    "volume {}/{}: flush of {} failed in suspend\n",
+                    self.name.as_str(),
+                    volume.name.as_str(),
+                    volume.data.name()
+                );
             }
         }
         // A replica stands still between two rounds while one of its devices is suspended.
@@ -226,7 +246,13 @@ impl Group {
         if let Some(mut lane) = gone {
             out.append(&mut lane.parked);
             out.append(&mut lane.reads);
-            event::volume(self, volume, Code::VolumeRemoved, Severity::Info, volume.name.as_str());
+            event::volume(
+                self,
+                volume,
+                Code::VolumeRemoved,
+                Severity::Info,
+                volume.name.as_str(),
+            );
         }
         while let Some(bio) = out.pop() {
             bio.end(BlkStatus::IOERR);

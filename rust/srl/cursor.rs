@@ -13,7 +13,10 @@ use crate::group::Group;
 use kernel::prelude::*;
 use replicate_core::{
     engine::Log,
-    log::{recovery::Epochs, ring::{Place, Ring}},
+    log::{
+        recovery::Epochs,
+        ring::{Place, Ring},
+    },
     units::{GroupUuid, Record, Seq},
 };
 
@@ -38,7 +41,10 @@ impl Cursor {
 
     /// Makes the batch that holds `seq` the loaded one. `NotThere`: the log does not hold it (any more).
     pub(crate) fn seek(&mut self, group: &Group, seq: Seq) -> Result<(), NoBatch> {
-        if self.loaded.is_some_and(|(first, last)| first <= seq && seq <= last) {
+        if self
+            .loaded
+            .is_some_and(|(first, last)| first <= seq && seq <= last)
+        {
             return Ok(());
         }
         let (ring, mark) = {
