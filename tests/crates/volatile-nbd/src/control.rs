@@ -31,7 +31,7 @@ Control commands (one a line on the control socket or, with --stdin, on standard
   stats                            counters as JSON
   quit                             write the caches out and end
 Stop the guest (or kill it) before `cut`: a guest that goes on running sees I/O errors, which no power
-cut shows.";
+cut shows. Commands that look at a disk or cut it first wait for what a killed client left in its sockets.";
 
 /// What to do after a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub enum Answer {
 pub fn run(server: &Server, line: &str) -> Answer {
     let words: Vec<&str> = line.split_whitespace().collect();
     if words == ["quit"] {
+        server.settle(&server.disks);
         for d in &server.disks {
             if let Err(e) = d.sync() {
                 return Answer::Line(format!("error quit: {}: {e}", d.config.name));
@@ -62,18 +63,21 @@ fn command(server: &Server, words: &[&str]) -> Result<String, String> {
     match words {
         ["cut", seed, names @ ..] => {
             let (seed, disks) = (number(seed)?, select(server, names)?);
+            server.settle(&disks);
             let reports = disk::cut_all(&disks, seed).map_err(|e| fail("cut", e))?;
             server.drop_connections(&disks);
             Ok(format!("cut seed={seed}{}", list(&reports)))
         }
         ["crash-image", seed, dir, names @ ..] => {
             let (seed, disks) = (number(seed)?, select(server, names)?);
+            server.settle(&disks);
             let reports = disk::crash_images(&disks, seed, Path::new(dir))
                 .map_err(|e| fail("crash-image", e))?;
             Ok(format!("crash-image seed={seed}{}", list(&reports)))
         }
         ["reset", names @ ..] => {
             let disks = select(server, names)?;
+            server.settle(&disks);
             for d in &disks {
                 d.reset();
             }
@@ -81,13 +85,17 @@ fn command(server: &Server, words: &[&str]) -> Result<String, String> {
             Ok("reset".into())
         }
         ["snapshot", name, file] => {
-            for d in select(server, &[name])? {
+            let disks = select(server, &[name])?;
+            server.settle(&disks);
+            for d in disks {
                 d.snapshot(Path::new(file)).map_err(|e| fail(file, e))?;
             }
             Ok(format!("snapshot {name} {file}"))
         }
         ["sync", names @ ..] => {
-            for d in select(server, names)? {
+            let disks = select(server, names)?;
+            server.settle(&disks);
+            for d in disks {
                 d.sync().map_err(|e| fail(&d.config.name, e))?;
             }
             Ok("sync".into())

@@ -249,6 +249,10 @@ impl Disk {
         self.wake.notify_all();
     }
 
+    pub fn hanging(&self) -> bool {
+        self.lock().hang
+    }
+
     /// Counters, unflushed blocks, and whether the disk hangs.
     pub fn stats(&self) -> (Stats, u64, bool) {
         let inner = self.lock();

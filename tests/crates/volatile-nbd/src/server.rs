@@ -14,10 +14,15 @@ use std::path::Path;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 
 use crate::disk::{Disk, Refused, Request, Started};
 use crate::proto::{self, Export};
+
+/// How long to wait for the requests of clients that are gone.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// All disks and all open connections.
 #[derive(Debug)]
@@ -78,6 +83,26 @@ impl Server {
         }
     }
 
+    /// Waits until no request of a client that is gone is still on its way to these disks: a guest that
+    /// was killed leaves requests in its sockets, and what is looked at must not change afterwards.
+    pub fn settle(&self, disks: &[Arc<Disk>]) {
+        let end = Instant::now() + SETTLE;
+        while self.leaving(disks) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn leaving(&self, disks: &[Arc<Disk>]) -> bool {
+        let connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.open.values().any(|(disk, stream)| {
+            // A disk that hangs will not come to an end by waiting.
+            disks.iter().any(|d| Arc::ptr_eq(d, disk)) && !disk.hanging() && hung_up(stream)
+        })
+    }
+
     fn serve(&self, stream: UnixStream, only: Option<usize>) -> io::Result<()> {
         let mut reader = BufReader::with_capacity(256 << 10, stream.try_clone()?);
         let names: Vec<String> = match only {
@@ -121,6 +146,12 @@ impl Server {
             .remove(&id);
         result
     }
+}
+
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
+    let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
 }
 
 fn export(disk: &Disk) -> Export {

@@ -391,3 +391,23 @@ fn bad_commands_are_named() {
         );
     }
 }
+
+#[test]
+fn what_a_killed_client_left_behind_does_not_arrive_after_a_look() {
+    let lab = Lab::new(|_| ());
+    for round in 0..60u64 {
+        let mut c = lab.client("a");
+        for n in 0..40 {
+            c.send(p::CMD_WRITE, 0, n * 4096, 4096, &fill(round * 100 + n, 8));
+        }
+        drop(c);
+        let look = |name: &str| {
+            let file = lab.dir.join(name);
+            lab.say(&format!("snapshot a {}", file.display()));
+            std::fs::read(file).unwrap()
+        };
+        let first = look("first");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(first == look("second"), "round {round}");
+    }
+}
