@@ -22,7 +22,6 @@ mod kunit;
 mod limits;
 mod queue;
 mod table;
-mod writer;
 
 pub use bio::{BioList, BioOp, MappedBio};
 pub use ctr::{Args, Ctr};
@@ -30,7 +29,8 @@ pub use glue::TargetRegistration;
 pub use limits::Limits;
 pub use queue::{BioQueue, Returned};
 pub use table::{Instance, TableHandle};
-pub use writer::Writer;
+
+pub use crate::text::Writer;
 
 use kernel::{prelude::*, types::ForeignOwnable};
 

@@ -40,3 +40,4 @@ pub mod kthread;
 pub mod net;
 pub mod pages;
 pub mod random;
+pub mod text;

@@ -8,8 +8,7 @@ use super::{
     limits::Limits,
     queue::PerBio,
     table::{Instance, TableHandle},
-    writer::Writer,
-    Borrowed, StatusType, Target,
+    Borrowed, StatusType, Target, Writer,
 };
 use crate::bindings as raw;
 use core::{marker::PhantomData, ptr::NonNull};
@@ -102,6 +101,9 @@ impl<T: Target> Drop for TargetRegistration<T> {
     }
 }
 
+/// The longest answer to a message.
+const MAX_REPLY: usize = 4096;
+
 type Callback = unsafe extern "C" fn(*mut raw::dm_target);
 
 /// What `dm_target.private` points at.
@@ -150,7 +152,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn ctr(
         ti: *mut raw::dm_target,
         argc: c_uint,
@@ -200,7 +202,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn dtr(ti: *mut raw::dm_target) {
         // SAFETY: Stored by `ctr`, and taken back once: this is the end of the instance.
         let holder = unsafe { KBox::from_raw((*ti).private.cast::<Holder>()) };
@@ -213,7 +215,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn map(ti: *mut raw::dm_target, bio: *mut bindings::bio) -> c_int {
         // SAFETY: `ti` is valid.
         let begin = unsafe { (*ti).begin };
@@ -246,7 +248,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn end_io(
         _ti: *mut raw::dm_target,
         bio: *mut bindings::bio,
@@ -264,7 +266,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn presuspend(ti: *mut raw::dm_target) {
         // SAFETY: dm calls this between `ctr` and `dtr`. The same holds for all that follow.
         T::presuspend(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
@@ -272,7 +274,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn presuspend_undo(ti: *mut raw::dm_target) {
         // SAFETY: As in `presuspend()`.
         T::presuspend_undo(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
@@ -280,7 +282,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn postsuspend(ti: *mut raw::dm_target) {
         // SAFETY: As in `presuspend()`.
         T::postsuspend(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
@@ -288,7 +290,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn preresume(ti: *mut raw::dm_target) -> c_int {
         // SAFETY: As in `presuspend()`.
         let result = T::preresume(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
@@ -297,7 +299,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn resume(ti: *mut raw::dm_target) {
         // SAFETY: As in `presuspend()`.
         T::resume(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
@@ -310,15 +312,15 @@ impl<T: Target> Glue<T> {
         if buf.is_null() {
             return Writer::new(&mut []);
         }
-        // SAFETY: dm's buffer is plain memory that it has initialised or does not read.
-        unsafe { core::ptr::write_bytes(buf.cast::<u8>(), 0, 1.min(len as usize)) };
-        // SAFETY: Per the caller; bytes have no invalid values.
+        // SAFETY: Per the caller.
+        unsafe { core::ptr::write_bytes(buf.cast::<u8>(), 0, len as usize) };
+        // SAFETY: Per the caller; initialised above.
         Writer::new(unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), len as usize) })
     }
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn status(
         ti: *mut raw::dm_target,
         what: raw::status_type_t,
@@ -341,7 +343,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn message(
         ti: *mut raw::dm_target,
         argc: c_uint,
@@ -349,20 +351,33 @@ impl<T: Target> Glue<T> {
         result: *mut c_char,
         maxlen: c_uint,
     ) -> c_int {
-        // SAFETY: dm passes `argc` strings that live until this returns.
-        let args = unsafe { Args::from_raw(argv, argc) };
-        // SAFETY: dm passes a buffer of that length.
-        let mut out = unsafe { Self::writer(result, maxlen) };
-        // SAFETY: As in `presuspend()`.
-        let (user, instance) = unsafe { (Self::user(ti), Instance::new(ti)) };
-        let done = T::message(user, &instance, &args, &mut out);
-        // 1 says that there is something to print.
-        from_result(|| done.map(|()| i32::from(!out.is_empty())))
+        from_result(|| {
+            // The buffer for the result is the one that the arguments are in: the answer is
+            // written elsewhere until they are not needed any more.
+            let len = MAX_REPLY.min(maxlen as usize);
+            let mut reply = KVec::from_elem(0u8, len, GFP_KERNEL)?;
+            let mut out = Writer::new(&mut reply);
+            {
+                // SAFETY: dm passes `argc` strings that live until this returns, and nobody
+                // writes to them while this block runs.
+                let args = unsafe { Args::from_raw(argv, argc) };
+                // SAFETY: As in `presuspend()`.
+                let (user, instance) = unsafe { (Self::user(ti), Instance::new(ti)) };
+                T::message(user, &instance, &args, &mut out)?;
+            }
+            if out.is_empty() {
+                return Ok(0);
+            }
+            // SAFETY: dm passes a buffer of `maxlen` bytes, which is no less than `len`.
+            unsafe { core::ptr::copy_nonoverlapping(reply.as_ptr(), result.cast::<u8>(), len) };
+            // There is something to print.
+            Ok(1)
+        })
     }
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn iterate_devices(
         ti: *mut raw::dm_target,
         callout: raw::iterate_devices_callout_fn,
@@ -383,7 +398,7 @@ impl<T: Target> Glue<T> {
 
     /// # Safety
     ///
-    /// For device-mapper, as a target\'s callback.
+    /// For device-mapper, as a target's callback.
     unsafe extern "C" fn io_hints(ti: *mut raw::dm_target, limits: *mut bindings::queue_limits) {
         // SAFETY: dm passes limits that are its own until this returns.
         let mut limits = Limits::new(unsafe { &mut *limits });

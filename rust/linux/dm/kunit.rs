@@ -13,7 +13,7 @@ mod tests {
     use crate::{
         bdev::{BlockDevice, Holder, Mode},
         bindings as raw,
-        bio::Flags,
+        bio::{CompletionQueue, Flags, IoUnit, Segment},
         dm::{
             features, Args, BioList, BioOp, BioQueue, Borrowed, Ctr, Instance, Limits, MapOutcome,
             MappedBio, StatusType, TableHandle, Target, TargetRegistration, Writer,
@@ -300,6 +300,62 @@ mod tests {
         assert_eq!(code, 0);
         assert_eq!(removed, 0);
         Ok(())
+    }
+
+    #[test]
+    fn errors_of_a_device_come_back() -> Result {
+        let made = sh(c"echo 0 2048 error | dmsetup create kunit --noudevsync; \
+             dmsetup mknodes kunit");
+        let result = errors();
+        let removed = sh(REMOVE);
+        assert_eq!(made, 0);
+        assert_eq!(removed, 0);
+        result
+    }
+
+    /// I/O to a device that fails all of it.
+    fn errors() -> Result {
+        let dev = BlockDevice::open(c"/dev/mapper/kunit", Mode::ReadWrite, Holder::Exclusive)?;
+        let check = |ok: bool| if ok { Ok(()) } else { Err(EPIPE) };
+        let mut data = [0u8; 512];
+        check(dev.read_sync(0, &mut data) == Err(EIO))?;
+        check(dev.write_sync(0, &data, Flags::FUA) == Err(EIO))?;
+        let pool = PagePool::new(0, 512, None)?;
+        let queue = CompletionQueue::new(Event::new()?)?;
+        let buf = pool.try_take(300 * 4096).ok_or(ENOMEM)?;
+        let all = Segment {
+            buf: &buf,
+            offset: 0,
+            len: buf.len(),
+        };
+        // Several bios fail, and the unit comes back once.
+        let unit = IoUnit::new(1024)?;
+        unit.write(&dev, 0, Flags::NONE, [all, all], 3, (), &queue);
+        let mut failed = None;
+        while failed.is_none() {
+            failed = queue.pop_all().next();
+            if failed.is_none() {
+                queue.event().wait(FOREVER);
+            }
+        }
+        check(failed.is_some_and(|done| done.status == BlkStatus::INVAL))?;
+
+        let unit = IoUnit::new(1024)?;
+        let part = Segment {
+            buf: &buf,
+            offset: 0,
+            len: 128 * 4096,
+        };
+        unit.write(&dev, 0, Flags::NONE, [part, part], 4, (), &queue);
+        let mut failed = None;
+        while failed.is_none() {
+            failed = queue.pop_all().next();
+            if failed.is_none() {
+                queue.event().wait(FOREVER);
+            }
+        }
+        check(failed.is_some_and(|done| done.status == BlkStatus::IOERR && done.tag == 4))?;
+        check(queue.pop_all().next().is_none())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     attr::{Attr, Attrs},
     message::Reply,
 };
-use crate::{bindings as raw, dm::Writer};
+use crate::{bindings as raw, text::Writer};
 use core::{cell::UnsafeCell, fmt, marker::PhantomData};
 use kernel::{
     bindings,

@@ -108,9 +108,13 @@ impl Socket {
         let hook = KBox::new(Hook { event }, GFP_KERNEL)?;
         // SAFETY: Owned by the type invariant of `Bare`.
         let sk = unsafe { (*bare.0.as_ptr()).sk };
-        // SAFETY: The socket is open, so its `sock` is there. The same holds for all that follow.
-        unsafe { raw::sk_reclassify(sk) };
-        // SAFETY: As above; it is not in use yet.
+        if defaults.is_none() {
+            // Only a socket that is not connected yet: this makes its locks anew.
+            // SAFETY: The socket is open, so its `sock` is there. The same holds for all that
+            // follow.
+            unsafe { raw::sk_reclassify(sk) };
+        }
+        // SAFETY: As above.
         unsafe { raw::sk_set_io_path(sk) };
         // SAFETY: As above.
         unsafe { raw::tcp_sock_set_nodelay(sk) };

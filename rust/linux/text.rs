@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Text for user space, into a buffer of device-mapper.
+//! Text for user space, into a buffer that somebody else made. Any context.
 
 use core::fmt;
+use kernel::prelude::*;
 
 /// Writes text to a buffer of fixed size. As with C's `DMEMIT`, what does not fit is left out;
 /// device-mapper sees the full buffer and tells user space to come back with a larger one.
@@ -55,5 +56,27 @@ impl fmt::Write for Writer<'_> {
             *last = 0;
         }
         Ok(())
+    }
+}
+
+#[kunit_tests(replicate_linux_text)]
+mod tests {
+    use super::*;
+    use core::fmt::Write as _;
+
+    #[test]
+    fn cuts_what_does_not_fit_and_ends_with_nul() {
+        let mut buf = [0xffu8; 8];
+        let mut out = Writer::new(&mut buf);
+        assert!(out.is_empty());
+        assert!(write!(out, "{}-{}", 12, "ab").is_ok());
+        assert!(!out.is_full());
+        assert!(write!(out, "cdefg").is_ok());
+        assert!(out.is_full());
+        assert!(buf == *b"12-abcd\0");
+        let mut none = [];
+        let mut out = Writer::new(&mut none);
+        assert!(write!(out, "x").is_ok());
+        assert!(out.is_full());
     }
 }
