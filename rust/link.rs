@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A link: the relation of a group to one peer host.
+//!
+//! One thread per link does everything in its session, sending and receiving, without ever blocking on the socket:
+//! it waits on one event, which the socket, the group's order and the commands notify. Its role in the
+//! session is the group's: [`primary`] connects and sends, [`secondary`] is connected to and acknowledges. Both
+//! roles listen ([`listener`]), because a primary that took over must be able to answer the old one.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`manage`], [`sync`] | commands: add, remove, set, connect, disconnect; synchronisation |
+//! | [`worker`] | the thread: attempts, back-off, what the end of a session does |
+//! | [`hello`], [`listener`] | before the proof |
+//! | [`channel`] | messages on a connection |
+//! | [`primary`], [`sender`], [`acks`], [`read_back`] | the primary's session |
+//! | [`secondary`], [`receiver`], [`teller`], [`adopt`] | the secondary's session |
+//! | [`status`] | what is shown |
+//!
+//! Locks of a link are leaves: none is held while another lock is taken or anything is waited for. The
+//! decisions are in `replicate_core::link`.
+
+pub(crate) mod acks;
+pub(crate) mod adopt;
+pub(crate) mod channel;
+pub(crate) mod ended;
+pub(crate) mod hello;
+pub(crate) mod listener;
+pub(crate) mod manage;
+pub(crate) mod primary;
+pub(crate) mod read_back;
+pub(crate) mod receiver;
+pub(crate) mod secondary;
+pub(crate) mod sender;
+pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod teller;
+pub(crate) mod worker;
+
+use crate::{
+    event::{self, Code, Severity},
+    group::{Counter, Group},
+    reason::Reason,
+    refuse::Refusal,
+};
+use core::fmt;
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex, SpinLock,
+    },
+};
+use replicate_core::{
+    engine::position::LinkId,
+    group::{Mode, Name},
+    link::state::{self, Actions, State},
+    units::{HostId, Seq},
+};
+use replicate_linux::{
+    clock,
+    event::Event,
+    kthread::Thread,
+    net::{SocketAddr, Stream},
+};
+
+/// What `link add` says.
+pub(crate) struct Config {
+    pub(crate) name: Name,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) mode: Mode,
+    pub(crate) heartbeat_ms: u32,
+    pub(crate) peer_timeout_ms: u32,
+    /// `None`: the group's.
+    pub(crate) window_bytes: Option<u64>,
+}
+
+/// What may be changed live.
+pub(crate) struct Settings {
+    pub(crate) heartbeat_ms: Atomic<u32>,
+    pub(crate) peer_timeout_ms: Atomic<u32>,
+    /// 0: the group's.
+    pub(crate) window_bytes: Atomic<u64>,
+}
+
+/// Counters, for status.
+#[derive(Default)]
+pub(crate) struct Stats {
+    pub(crate) messages_sent: Counter,
+    pub(crate) messages_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) connects: Counter,
+    pub(crate) resets: Counter,
+    pub(crate) crc_errors: Counter,
+    pub(crate) resends: Counter,
+    pub(crate) dropped: Counter,
+}
+
+/// A switch that any thread may throw.
+pub(crate) struct Flag(Atomic<u32>);
+
+impl Flag {
+    fn new(on: bool) -> Flag {
+        Flag(Atomic::new(u32::from(on)))
+    }
+
+    pub(crate) fn set(&self, on: bool) {
+        self.0.store(u32::from(on), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
+    /// Clears it; whether it was set.
+    pub(crate) fn take(&self) -> bool {
+        self.get() && self.0.xchg(0, Relaxed) != 0
+    }
+}
+
+/// What the thread shows of itself, and why.
+pub(crate) struct View {
+    /// The state machine's.
+    pub(crate) state: State,
+    /// The last one that is worth showing: a handshake that is tried again every few seconds is not.
+    pub(crate) shown: State,
+    pub(crate) reason: Reason,
+    pub(crate) text: Option<CString>,
+    pub(crate) since_ns: u64,
+    pub(crate) peer_host: HostId,
+    /// Where the other side's log ended when it last spoke.
+    pub(crate) peer_head: Seq,
+    /// On a secondary: what it acknowledged.
+    pub(crate) acked: replicate_core::engine::replica::Acks,
+    /// On a secondary: the primary said in its last message that its writers wait for us.
+    pub(crate) told_in_sync: bool,
+    /// When the peer last had everything, ns since 1970.
+    pub(crate) level_ns: u64,
+    /// The synchronisation that is wanted or under way.
+    pub(crate) sync: Option<sync::Job>,
+}
+
+/// A link. See the module.
+#[pin_data]
+pub(crate) struct Link {
+    pub(crate) name: Name,
+    /// Its slot in the superblock.
+    pub(crate) id: LinkId,
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    /// What its thread waits on without a connection; with one it is the connection's event.
+    pub(crate) wake: Arc<Event>,
+    /// Notified when the state changed, for commands that wait.
+    pub(crate) changed: Arc<Event>,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Stats,
+    /// The session should stand: not disconnected by command.
+    enabled: Flag,
+    /// The session should begin anew, at once.
+    kick: Flag,
+    /// The log gave the link up.
+    overflow: Flag,
+    /// A handshake was concluded or refused since the link was added.
+    answered: Flag,
+    /// A session or handshake stands.
+    connected: Flag,
+    /// It is being removed.
+    closing: Flag,
+    /// What `sync --assume-clean` asked for was done, or refused.
+    sync_over: Flag,
+    /// First record that the sender still wants in memory.
+    wants: Atomic<u64>,
+    contact_ns: Atomic<u64>,
+    rtt_us: Atomic<u64>,
+    sent: Atomic<u64>,
+    #[pin]
+    pub(crate) view: Mutex<View>,
+    #[pin]
+    stream: SpinLock<Option<Arc<Stream>>>,
+    #[pin]
+    incoming: SpinLock<Option<listener::Incoming>>,
+    #[pin]
+    thread: Mutex<Option<Thread>>,
+}
+
+pub(crate) use manage::Change;
+
+impl Link {
+    /// The state machine's state.
+    pub(crate) fn state(&self) -> State {
+        self.view.lock().state
+    }
+
+    /// Whether the peer concluded a handshake, or one of the two refused, since the link was added.
+    pub(crate) fn answered(&self) -> bool {
+        self.answered.get()
+    }
+
+    /// Whether a session or a handshake stands.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.get()
+    }
+
+    /// On a secondary: whether the primary's writers waited for this host when it last spoke.
+    pub(crate) fn was_in_sync(&self) -> bool {
+        self.view.lock().told_in_sync
+    }
+
+    /// First record that this link's sender wants to find in memory.
+    pub(crate) fn wants_from(&self) -> Seq {
+        Seq(self.wants.load(Relaxed))
+    }
+
+    /// Wakes the link's thread, whichever of its two events it waits on. Does not sleep.
+    pub(crate) fn rouse(&self) {
+        self.wake.notify();
+        let stream = self.stream.lock().clone();
+        if let Some(stream) = stream {
+            stream.event().notify();
+        }
+    }
+
+    /// The log no longer keeps what this link needs: its session ends, only a sync helps.
+    pub(crate) fn overflowed(&self) {
+        self.overflow.set(true);
+        self.rouse();
+    }
+
+    /// Begins a new handshake at once: a volume was added, a sync was asked for.
+    pub(crate) fn restart(&self) {
+        self.kick.set(true);
+        self.rouse();
+    }
+
+    /// Ends the session and waits until no acknowledgement can leave any more. The link stays idle until
+    /// `link connect`. May sleep; no lock may be held.
+    pub(crate) fn close_for_takeover(&self) {
+        self.disable();
+        self.changed
+            .wait_until_always(replicate_linux::event::FOREVER, || !self.is_connected());
+    }
+
+    /// Ends the session; the thread does not try again. Does not wait.
+    fn disable(&self) {
+        self.enabled.set(false);
+        if self.state() == State::Handshake {
+            // Nobody is owed a goodbye yet, and a peer that is slow to prove itself is not waited for.
+            self.hang_up();
+        }
+        self.rouse();
+    }
+
+    /// Breaks the connection, if one stands: whoever waits on it goes on. Does not sleep.
+    fn hang_up(&self) {
+        let stream = self.stream.lock().clone();
+        if let Some(stream) = stream {
+            stream.shutdown();
+        }
+    }
+
+    /// The connection that [`Self::hang_up`] breaks.
+    fn set_stream(&self, stream: Option<Arc<Stream>>) {
+        let old = core::mem::replace(&mut *self.stream.lock(), stream);
+        // May be the last reference: released where it may sleep.
+        drop(old);
+    }
+
+    /// Hands over a connection whose peer has proven itself. An older one that waits is dropped.
+    pub(crate) fn offer(&self, incoming: listener::Incoming) {
+        let old = self.incoming.lock().replace(incoming);
+        drop(old);
+        self.rouse();
+    }
+
+    fn take_incoming(&self) -> Option<listener::Incoming> {
+        self.incoming.lock().take()
+    }
+
+    fn has_incoming(&self) -> bool {
+        self.incoming.lock().is_some()
+    }
+
+    /// How much a secondary lets its primary have under way.
+    fn window_bytes(&self, group: &Group) -> u64 {
+        match self.settings.window_bytes.load(Relaxed) {
+            0 => group.settings.window_bytes.load(Relaxed),
+            n => n,
+        }
+    }
+
+    /// One step of the state machine, shown with its reason. May sleep.
+    fn step(
+        &self,
+        group: &Group,
+        event: state::Event,
+        reason: Reason,
+        text: fmt::Arguments<'_>,
+    ) -> Actions {
+        let refusal = Refusal::new(EIO, text);
+        let owned = CString::try_from_fmt(fmt!("{}", refusal.text())).ok();
+        let (actions, told) = {
+            let mut v = self.view.lock();
+            let (next, actions) = state::step(v.state, event);
+            let again = next == State::Handshake
+                && matches!(v.shown, State::Refused | State::NeedsSync | State::Connecting);
+            let changed = !again && (v.shown != next || v.reason != reason);
+            v.state = next;
+            if changed {
+                v.shown = next;
+                v.reason = reason;
+                v.since_ns = clock::wall_ns();
+            }
+            if !again {
+                v.text = owned;
+            }
+            (actions, changed.then_some(next))
+        };
+        self.changed.notify();
+        if let Some(state) = told {
+            let severity = match state {
+                State::Refused | State::NeedsSync => Severity::Warning,
+                State::Connecting if actions.ungate => Severity::Warning,
+                State::Idle
+                | State::Connecting
+                | State::Handshake
+                | State::CatchingUp
+                | State::Streaming
+                | State::Syncing => Severity::Info,
+            };
+            let line = Refusal::new(EIO, format_args!("{}: {}", state.name(), refusal.text()));
+            event::link(group, self, Code::LinkState, severity, reason, line.text());
+        }
+        actions
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The primary's session: what comes back. Acknowledgements release writers and free the log.
+
+use super::{ended::Ended, sender::Session, sync::is_sync, worker::Worker};
+use crate::{
+    event::{self, Code as Event, Severity},
+    reason::Reason,
+};
+use kernel::{prelude::*, sync::atomic::Relaxed};
+use replicate_core::{
+    link::state,
+    units::Seq,
+    wire::{Message, Progress},
+};
+use replicate_linux::clock;
+
+/// Messages taken in one turn: a peer that never stops talking does not keep us from sending.
+const MAX_MESSAGES: u32 = 256;
+
+/// A message, as far as it is needed after its bytes are gone.
+enum Said {
+    Ack(Progress),
+    CopyAck(u64),
+    Resend(Seq),
+    Nothing,
+}
+
+impl Worker {
+    /// Takes what has arrived.
+    pub(super) fn take_acks(&mut self, s: &mut Session) -> Result<(), Ended> {
+        let mut newest: Option<Progress> = None;
+        for _ in 0..MAX_MESSAGES {
+            let Some(header) = self.rx.poll(&self.link.stats)? else {
+                break;
+            };
+            let credit = header.envelope.credit;
+            s.sender.set_credit(credit.seq, credit.byte);
+            let said = match self.rx.message(&header).map_err(Ended::wire)? {
+                Message::Ack(p) => Said::Ack(p),
+                Message::CopyAck { item } => Said::CopyAck(item),
+                Message::Resend { from, .. } => Said::Resend(from),
+                Message::Heartbeat { echo_ns } => {
+                    self.measure(echo_ns);
+                    Said::Nothing
+                }
+                Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
+                Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+                _ => return Err(Worker::unexpected(header.kind)),
+            };
+            self.contact();
+            match said {
+                Said::Ack(p) => {
+                    // Cumulative, and in order on one connection: the last one says it all.
+                    newest = Some(p);
+                }
+                Said::CopyAck(item) => self.copies_durable(s, item)?,
+                Said::Resend(from) => {
+                    self.link.stats.resends.add(1);
+                    let oldest = self.group.order.lock().engine.oldest();
+                    s.sender.resend(from, oldest);
+                }
+                Said::Nothing => {}
+            }
+        }
+        match newest {
+            Some(p) => self.acknowledged(s, p),
+            None => Ok(()),
+        }
+    }
+
+    fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), Ended> {
+        let id = self.link.id;
+        let (became, level, moved, gates) = {
+            let mut o = self.group.order.lock();
+            let (head, commit) = (o.engine.head(), o.engine.commit());
+            let positions = &mut o.engine.positions;
+            let before = positions.get(id).map_or(Seq::NONE, |l| l.logged);
+            let acks = (p.received, p.logged, p.applied);
+            let became = positions.acknowledged(id, acks, head, commit);
+            match positions.get(id) {
+                Some(l) => (
+                    became,
+                    l.received >= head && !l.syncing && !l.needs_sync,
+                    l.logged > before,
+                    is_sync(l.mode),
+                ),
+                None => (false, false, false, false),
+            }
+        };
+        if gates {
+            self.group.log_wake.notify();
+        }
+        if moved {
+            self.group.apply_wake.notify();
+        }
+        self.group.moved.notify();
+        if level {
+            self.link.view.lock().level_ns = clock::wall_ns();
+        }
+        if level && !s.was_level {
+            s.was_level = true;
+            self.link.step(
+                &self.group,
+                state::Event::Level,
+                Reason::None,
+                format_args!("the peer has everything"),
+            );
+        }
+        if became {
+            event::link(
+                &self.group,
+                &self.link,
+                Event::InSync,
+                Severity::Info,
+                Reason::None,
+                "in-sync: writes wait for the peer from now on",
+            );
+            self.tell_in_sync(s, true)?;
+        }
+        Ok(())
+    }
+
+    fn copies_durable(&mut self, s: &mut Session, item: u64) -> Result<(), Ended> {
+        if s.end_item.is_some_and(|end| item >= end) {
+            self.sync_over(s)?;
+            self.link.step(
+                &self.group,
+                state::Event::Synced,
+                Reason::None,
+                format_args!("the synchronisation ended, the secondary is consistent"),
+            );
+            return Ok(());
+        }
+        let Some(copies) = &mut s.sender.copies else {
+            return Ok(());
+        };
+        let before = copies.cursor();
+        copies.acknowledged(item);
+        let cursor = copies.cursor();
+        if cursor == before {
+            return Ok(());
+        }
+        self.sync_moved(cursor, &s.volumes)
+    }
+
+    /// The round trip, from the send time of our last message that the peer has seen.
+    fn measure(&self, echo_ns: u64) {
+        let now = clock::wall_ns();
+        if echo_ns > 0 && echo_ns <= now {
+            self.link.rtt_us.store((now - echo_ns) / 1000, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Messages on a connection: an [`Inbox`] that never blocks and an [`Outbox`] that goes out in one corked go.
+//!
+//! Both belong to the link's thread and own their buffers for the life of the link: a message of any size that
+//! the protocol allows fits, nothing is allocated per message. Payloads of records are sent from the pages
+//! where they lie (they never change, and go back to the pool only when the socket has let go of them), and
+//! received into pages by the caller.
+
+use super::{ended::Ended, Stats};
+use crate::srl::zeroed;
+use kernel::{prelude::*, sync::Arc};
+use replicate_core::{
+    group::Role,
+    wire::{
+        Decoder, Header, Incoming, Message, WireError, DATA_MESSAGE_HEAD_BYTES, HEADER_BYTES,
+        MAX_CONTROL,
+    },
+};
+use replicate_linux::{
+    clock,
+    net::{Part, Stream},
+    pages::PageBuf,
+};
+
+/// Messages in one go at most.
+const MAX_ITEMS: usize = 64;
+/// Payload bytes in one go at most (one largest record may exceed it).
+const MAX_BYTES: usize = 1 << 20;
+/// Room for one largest control message and a go of records.
+const HEADS: usize = HEADER_BYTES + MAX_CONTROL as usize + MAX_ITEMS * DATA_MESSAGE_HEAD_BYTES;
+
+#[derive(Clone, Copy)]
+enum Stage {
+    Header,
+    Control(Header),
+    Skip(usize),
+}
+
+/// What comes in. See the module.
+pub(crate) struct Inbox {
+    pub(crate) stream: Option<Arc<Stream>>,
+    decoder: Decoder,
+    head: [u8; HEADER_BYTES],
+    control: KVVec<u8>,
+    stage: Stage,
+    got: usize,
+    /// When the peer was last heard, monotonic ns.
+    pub(crate) heard_ns: u64,
+    /// Send time of the newest message, by the peer's clock.
+    pub(crate) peer_time_ns: u64,
+}
+
+impl Inbox {
+    /// An inbox without a connection. May sleep.
+    pub(crate) fn new() -> Result<Inbox> {
+        Ok(Inbox {
+            stream: None,
+            decoder: Decoder::new(Role::Primary, 0),
+            head: [0; HEADER_BYTES],
+            control: zeroed(MAX_CONTROL as usize)?,
+            stage: Stage::Header,
+            got: 0,
+            heard_ns: 0,
+            peer_time_ns: 0,
+        })
+    }
+
+    /// A new connection, before its session; the other side is a host of role `from`.
+    pub(crate) fn open(&mut self, stream: Arc<Stream>, from: Role) {
+        self.stream = Some(stream);
+        self.decoder = Decoder::new(from, 0);
+        self.stage = Stage::Header;
+        self.got = 0;
+        self.heard_ns = clock::monotonic_ns();
+        self.peer_time_ns = 0;
+    }
+
+    /// The other side turned out to have this role.
+    pub(crate) fn comes_from(&mut self, from: Role) {
+        self.decoder = Decoder::new(from, 0);
+    }
+
+    /// The session has begun.
+    pub(crate) fn begin_session(&mut self, session: u64) {
+        self.decoder.set_session(session);
+    }
+
+    /// The header of the next message whose control part is here, if there is one now. Its data, if it has
+    /// some, is to be read from the stream before the next call.
+    pub(crate) fn poll(&mut self, stats: &Stats) -> Result<Option<Header>, Ended> {
+        loop {
+            match self.stage {
+                Stage::Header => {
+                    if !self.fill_head(stats)? {
+                        return Ok(None);
+                    }
+                    self.got = 0;
+                    self.stage = match self.decoder.header(&self.head).map_err(Ended::wire)? {
+                        Incoming::Message(h) => Stage::Control(h),
+                        Incoming::OtherSession(h) => Stage::Skip(h.length as usize),
+                    };
+                }
+                Stage::Control(h) => {
+                    if !self.fill_control(h.control() as usize, stats)? {
+                        return Ok(None);
+                    }
+                    self.got = 0;
+                    self.stage = Stage::Header;
+                    self.peer_time_ns = h.envelope.time_ns;
+                    stats.messages_received.add(1);
+                    return Ok(Some(h));
+                }
+                Stage::Skip(left) => {
+                    let want = left.min(self.control.len());
+                    self.got = 0;
+                    if want > 0 && !self.fill_some(want, stats)? {
+                        return Ok(None);
+                    }
+                    let left = left.saturating_sub(self.got);
+                    self.got = 0;
+                    self.stage = if left == 0 {
+                        Stage::Header
+                    } else {
+                        Stage::Skip(left)
+                    };
+                }
+            }
+        }
+    }
+
+    /// The message that belongs to the header that [`Self::poll`] returned last.
+    pub(crate) fn message(&self, header: &Header) -> Result<Message<'_>, WireError> {
+        let bytes = self.control.get(..header.control() as usize);
+        self.decoder.control(header, bytes.ok_or(WireError::Size)?)
+    }
+
+    fn fill_head(&mut self, stats: &Stats) -> Result<bool, Ended> {
+        while self.got < HEADER_BYTES {
+            let n = match (&self.stream, self.head.get_mut(self.got..)) {
+                (Some(s), Some(to)) => s.try_recv(to).map_err(Ended::io)?,
+                _ => 0,
+            };
+            if n == 0 {
+                return Ok(false);
+            }
+            self.heard(n, stats);
+            self.got += n;
+        }
+        Ok(true)
+    }
+
+    fn fill_control(&mut self, want: usize, stats: &Stats) -> Result<bool, Ended> {
+        while self.got < want {
+            if !self.fill_some(want, stats)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads once into the control buffer, up to `want`.
+    fn fill_some(&mut self, want: usize, stats: &Stats) -> Result<bool, Ended> {
+        let n = match (&self.stream, self.control.get_mut(self.got..want)) {
+            (Some(s), Some(to)) => s.try_recv(to).map_err(Ended::io)?,
+            _ => 0,
+        };
+        self.heard(n, stats);
+        self.got += n;
+        Ok(n > 0)
+    }
+
+    /// Reads data of the present message into `buf`; how many bytes came.
+    pub(crate) fn data(
+        &mut self,
+        buf: &mut PageBuf,
+        at: usize,
+        len: usize,
+        stats: &Stats,
+    ) -> Result<usize, Ended> {
+        let Some(stream) = &self.stream else {
+            return Ok(0);
+        };
+        let n = stream.try_recv_buf(buf, at, len).map_err(Ended::io)?;
+        self.heard(n, stats);
+        Ok(n)
+    }
+
+    fn heard(&mut self, n: usize, stats: &Stats) {
+        if n > 0 {
+            self.heard_ns = clock::monotonic_ns();
+            stats.bytes_received.add(n as u64);
+        }
+    }
+}
+
+struct Item {
+    from: usize,
+    to: usize,
+    data: Option<Arc<PageBuf>>,
+    len: usize,
+}
+
+/// What goes out. See the module.
+pub(crate) struct Outbox {
+    pub(crate) stream: Option<Arc<Stream>>,
+    heads: KVVec<u8>,
+    used: usize,
+    items: KVec<Item>,
+    bytes: usize,
+    /// The item that is going out, and how many bytes of it are gone.
+    at: usize,
+    done: usize,
+    /// When something was last put in, monotonic ns.
+    pub(crate) spoke_ns: u64,
+}
+
+impl Outbox {
+    /// An outbox without a connection. May sleep.
+    pub(crate) fn new() -> Result<Outbox> {
+        Ok(Outbox {
+            stream: None,
+            heads: zeroed(HEADS)?,
+            used: 0,
+            items: KVec::with_capacity(MAX_ITEMS, GFP_KERNEL)?,
+            bytes: 0,
+            at: 0,
+            done: 0,
+            spoke_ns: 0,
+        })
+    }
+
+    /// A new connection.
+    pub(crate) fn open(&mut self, stream: Arc<Stream>) {
+        self.clear();
+        self.stream = Some(stream);
+        self.spoke_ns = clock::monotonic_ns();
+    }
+
+    /// Forgets everything, the connection too.
+    pub(crate) fn close(&mut self) {
+        self.clear();
+        self.stream = None;
+    }
+
+    fn clear(&mut self) {
+        self.items.clear();
+        self.used = 0;
+        self.bytes = 0;
+        self.at = 0;
+        self.done = 0;
+    }
+
+    /// Nothing waits to go out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether a small message or a record still fits this go.
+    pub(crate) fn has_room(&self) -> bool {
+        self.items.len() < MAX_ITEMS
+            && self.bytes < MAX_BYTES
+            && self.used + HEADER_BYTES + 512 <= HEADS
+    }
+
+    /// Puts in a message that `encode` writes, with the payload that follows it.
+    pub(crate) fn push(
+        &mut self,
+        data: Option<Arc<PageBuf>>,
+        encode: impl FnOnce(&mut [u8]) -> Result<usize, WireError>,
+    ) -> Result<(), Ended> {
+        let room = self.heads.get_mut(self.used..).unwrap_or_default();
+        let n = encode(room).map_err(Ended::wire)?;
+        let len = data.as_ref().map_or(0, |d| d.len());
+        let item = Item {
+            from: self.used,
+            to: self.used + n,
+            data,
+            len,
+        };
+        self.items
+            .push_within_capacity(item)
+            .map_err(|_| Ended::no_memory())?;
+        self.used += n;
+        self.bytes += len;
+        self.spoke_ns = clock::monotonic_ns();
+        Ok(())
+    }
+
+    /// Sends what the socket takes now; `true` when everything is gone.
+    pub(crate) fn flush(&mut self, stats: &Stats) -> Result<bool, Ended> {
+        let Some(stream) = &self.stream else {
+            return Ok(true);
+        };
+        while let Some(item) = self.items.get(self.at) {
+            let head = self.heads.get(item.from..item.to).unwrap_or_default();
+            let total = head.len() + item.len;
+            let more = self.at + 1 < self.items.len();
+            let sent = match &item.data {
+                Some(buf) => stream.try_send(
+                    &[
+                        Part::Bytes(head),
+                        Part::Pages {
+                            buf,
+                            offset: 0,
+                            len: item.len,
+                        },
+                    ],
+                    self.done,
+                    more,
+                ),
+                None => stream.try_send(&[Part::Bytes(head)], self.done, more),
+            };
+            let n = sent.map_err(Ended::io)?;
+            if n == 0 {
+                return Ok(false);
+            }
+            stats.bytes_sent.add(n as u64);
+            self.done += n;
+            if self.done >= total {
+                stats.messages_sent.add(1);
+                self.at += 1;
+                self.done = 0;
+            }
+        }
+        self.clear();
+        Ok(true)
+    }
+}

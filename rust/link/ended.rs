@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How an attempt to have a session ends: always in one of these, with the reason that a user reads.
+
+use crate::{reason::Reason, refuse::Refusal};
+use core::fmt;
+use kernel::prelude::*;
+use replicate_core::{
+    link::{handshake::Why, state::Event},
+    wire::{self, Code, WireError},
+};
+use replicate_linux::errno::{
+    ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH,
+    ENOTCONN, ESHUTDOWN, ETIMEDOUT,
+};
+
+/// The end of an attempt or a session.
+pub(crate) struct Ended {
+    /// What the state machine is told; `None`: nothing happened (the link was told to stop, or to begin anew).
+    pub(crate) event: Option<Event>,
+    pub(crate) reason: Reason,
+    /// What the peer is told before the connection closes, if it stands.
+    pub(crate) tell: Option<Code>,
+    pub(crate) refusal: Refusal,
+}
+
+impl Ended {
+    /// The connection was lost, or could not be had: tried again soon.
+    pub(crate) fn lost(reason: Reason, text: fmt::Arguments<'_>) -> Ended {
+        Ended {
+            event: Some(Event::Lost),
+            reason,
+            tell: None,
+            refusal: Refusal::new(ECONNRESET, text),
+        }
+    }
+
+    /// The connection is closed by us, who tell the peer why.
+    pub(crate) fn closed(reason: Reason, code: Code, text: fmt::Arguments<'_>) -> Ended {
+        Ended {
+            tell: Some(code),
+            ..Ended::lost(reason, text)
+        }
+    }
+
+    /// This host refuses the peer.
+    pub(crate) fn refused(reason: Reason, code: Code, text: fmt::Arguments<'_>) -> Ended {
+        Ended {
+            event: Some(Event::Refused),
+            tell: Some(code),
+            ..Ended::lost(reason, text)
+        }
+    }
+
+    /// Only a sync helps.
+    pub(crate) fn needs_sync(reason: Reason, text: fmt::Arguments<'_>) -> Ended {
+        Ended {
+            event: Some(Event::Overflowed),
+            tell: Some(Code::NeedsSync),
+            ..Ended::lost(reason, text)
+        }
+    }
+
+    /// The thread was told to stop, to disconnect or to begin anew.
+    pub(crate) fn asked(code: Code, text: fmt::Arguments<'_>) -> Ended {
+        Ended {
+            event: None,
+            tell: Some(code),
+            ..Ended::lost(Reason::Admin, text)
+        }
+    }
+
+    /// The peer refused, or said goodbye.
+    pub(crate) fn by_peer(r: &wire::Refusal<'_>, goodbye: bool) -> Ended {
+        let event = match r.code {
+            Code::NeedsSync | Code::Inconsistent => Event::Overflowed,
+            _ if goodbye => Event::Lost,
+            Code::NotReady | Code::Busy | Code::Stopping | Code::TakeOver | Code::Disconnected => {
+                Event::Lost
+            }
+            _ => Event::Refused,
+        };
+        Ended {
+            event: Some(event),
+            tell: None,
+            ..Ended::lost(
+                reason_of(r.code),
+                format_args!("the peer says: {} ({})", r.text, r.code),
+            )
+        }
+    }
+
+    /// The socket failed.
+    pub(crate) fn io(e: Error) -> Ended {
+        let reason = if e == ETIMEDOUT {
+            Reason::PeerTimeout
+        } else {
+            Reason::Reset
+        };
+        Ended::lost(reason, format_args!("{}; trying again", what(e)))
+    }
+
+    /// The peer's bytes make no sense.
+    pub(crate) fn wire(e: WireError) -> Ended {
+        let reason = match e {
+            WireError::HeaderCrc | WireError::ControlCrc => Reason::Integrity,
+            _ => Reason::Protocol,
+        };
+        Ended::closed(
+            reason,
+            Code::Protocol,
+            format_args!("connection dropped: {e}"),
+        )
+    }
+
+    /// Memory is short.
+    pub(crate) fn no_memory() -> Ended {
+        Ended::closed(
+            Reason::NoMemory,
+            Code::NoMemory,
+            format_args!("memory is short; trying again"),
+        )
+    }
+
+    /// This host's own log or memory failed in a way that says it all.
+    pub(crate) fn own(reason: Reason, refusal: Refusal) -> Ended {
+        Ended {
+            event: Some(Event::Lost),
+            reason,
+            tell: Some(Code::Failed),
+            refusal,
+        }
+    }
+}
+
+/// What a socket error means to a user.
+pub(crate) fn what(e: Error) -> &'static str {
+    if e == ECONNREFUSED {
+        "connection refused: nobody listens there, is the link added on the peer?"
+    } else if e == ETIMEDOUT {
+        "no answer in time"
+    } else if e == EHOSTUNREACH || e == ENETUNREACH || e == EHOSTDOWN || e == ENETDOWN {
+        "no route to the peer"
+    } else if e == ESHUTDOWN {
+        "the peer closed the connection"
+    } else if e == ECONNRESET || e == ECONNABORTED || e == ENOTCONN {
+        "the connection broke"
+    } else {
+        "the connection failed"
+    }
+}
+
+/// The reason that goes with a code of the wire, when the peer names it.
+fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::WrongSecret => Reason::Auth,
+        Code::UnknownLink => Reason::UnknownLink,
+        Code::Version => Reason::Version,
+        Code::Features => Reason::Feature,
+        Code::OtherGroup => Reason::GroupMismatch,
+        Code::Role => Reason::RoleConflict,
+        Code::Forked => Reason::Forked,
+        Code::PeerAhead => Reason::PeerAhead,
+        Code::NeedsSync => Reason::LogOverrun,
+        Code::Inconsistent => Reason::NeverSynced,
+        Code::Chain => Reason::Chain,
+        Code::VolumeMissing => Reason::VolumeMissing,
+        Code::VolumeSize => Reason::VolumeTooSmall,
+        Code::VolumeBlock => Reason::BlockSize,
+        Code::NotReady => Reason::WaitingVolumes,
+        Code::Stopping | Code::Disconnected => Reason::Stopping,
+        Code::TakeOver => Reason::Takeover,
+        Code::SameHost
+        | Code::OtherHost
+        | Code::Busy
+        | Code::Protocol
+        | Code::Corrupt
+        | Code::Failed
+        | Code::NoMemory
+        | Code::Other(_) => Reason::PeerRefused,
+    }
+}
+
+/// A verdict of the handshake that is no session.
+pub(crate) fn verdict(why: Why, sync: bool) -> Ended {
+    match why {
+        Why::Empty => Ended::needs_sync(
+            Reason::NeverSynced,
+            format_args!("the secondary has never been synchronised: use 'dmrepl sync --full' or, for volumes known to be equal, '--assume-clean' on the primary"),
+        ),
+        Why::Inconsistent => Ended::needs_sync(
+            Reason::NeverSynced,
+            format_args!("the secondary is inconsistent, a synchronisation did not end: use 'dmrepl sync --full' on the primary"),
+        ),
+        Why::Trimmed => Ended::needs_sync(
+            Reason::LogOverrun,
+            format_args!("the primary's log no longer holds what the secondary needs: use 'dmrepl sync --full' on the primary"),
+        ),
+        Why::Forked => Ended::refused(
+            Reason::Forked,
+            Code::Forked,
+            format_args!("the histories have forked: both hosts have written since they parted; give one side up with 'dmrepl sync --full --force' on the other{}", forced(sync)),
+        ),
+        Why::Unrelated => Ended::refused(
+            Reason::Forked,
+            Code::Forked,
+            format_args!("the secondary holds another history, no epoch is common; 'dmrepl sync --full --force' on the primary overwrites it{}", forced(sync)),
+        ),
+        Why::PeerAhead => Ended::refused(
+            Reason::PeerAhead,
+            Code::PeerAhead,
+            format_args!("the secondary has applied records that the primary has lost: take over there, or 'dmrepl sync --full --force' on the primary{}", forced(sync)),
+        ),
+        Why::ChainDiffers => Ended::refused(
+            Reason::Chain,
+            Code::Chain,
+            format_args!("the two logs differ at the same position although their lineages agree; check the devices, then 'dmrepl sync --full --force' on the primary{}", forced(sync)),
+        ),
+    }
+}
+
+fn forced(sync: bool) -> &'static str {
+    if sync {
+        " (the sync that was asked for lacks --force)"
+    } else {
+        ""
+    }
+}

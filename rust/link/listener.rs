@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who connects to this host: one listener per local address, shared by the links of all groups.
+//!
+//! A guest has a place in a short list, 3 seconds and 128 bytes until it has proven that it knows the secret of the
+//! group whose link it named. Then it is handed to that link's thread. Garbage, half messages and wrong proofs
+//! cost nobody else anything: the guest is dropped and counted.
+//!
+//! Locks: [`Listeners`] `inner` > `Shared::links` > the group's `lists`. A listener's thread is joined with none held.
+
+use super::{hello, Link};
+use crate::{
+    event::{self, Code as Event, Severity},
+    group::Group,
+    reason::Reason,
+    refuse::Refusal,
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{Arc, Mutex}, //
+};
+use replicate_core::{
+    units::HostId,
+    wire::{
+        hello::{decode_proof, encode_proof, encode_refusal, macs_match, End, Hello},
+        Code, HELLO_BYTES, PROOF_BYTES,
+    },
+};
+use replicate_linux::{
+    clock,
+    errno::{EADDRINUSE, EADDRNOTAVAIL},
+    event::Event as Wake,
+    kthread::{StopToken, Thread},
+    net::{Listener, Part, SocketAddr, Stream},
+};
+
+/// Guests at a time.
+const MAX_GUESTS: usize = 8;
+/// What a guest has to prove itself.
+const PATIENCE_NS: u64 = 3_000_000_000;
+/// A guest's own event is for its link's thread later; until then it is looked at so often.
+const POLL_MS: u32 = 10;
+/// Bad guests are told about at most so often.
+const QUIET_NS: u64 = 10_000_000_000;
+
+/// A connection whose peer has proven itself.
+pub(crate) struct Incoming {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) host: HostId,
+}
+
+/// One listening address.
+struct Entry {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+/// The links that listen there.
+#[pin_data]
+struct Shared {
+    #[pin]
+    links: Mutex<KVec<(Arc<Group>, Arc<Link>)>>,
+}
+
+/// All listeners of this module. See the module.
+#[pin_data]
+pub(crate) struct Listeners {
+    #[pin]
+    inner: Mutex<KVec<Entry>>,
+}
+
+impl Listeners {
+    /// No listener yet. May sleep.
+    pub(crate) fn new() -> Result<Arc<Listeners>> {
+        Arc::pin_init(
+            pin_init!(Listeners {
+                inner <- new_mutex!(KVec::new()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Listens on the link's local address. May sleep.
+    pub(crate) fn listen(&self, group: &Arc<Group>, link: &Arc<Link>) -> Result<(), Refusal> {
+        let mut inner = self.inner.lock();
+        if let Some(entry) = inner.iter().find(|e| e.address == link.local) {
+            let mut links = entry.shared.links.lock();
+            if links.iter().any(|(_, l)| l.name == link.name) {
+                return Err(Refusal::new(
+                    EEXIST,
+                    format_args!("link {}: another group has a link of this name on {}; a peer could not say which it means: use another name or another port", link.name.as_str(), link.local),
+                ));
+            }
+            links.push((group.clone(), link.clone()), GFP_KERNEL)?;
+            return Ok(());
+        }
+        inner.reserve(1, GFP_KERNEL)?;
+        let wake = Wake::new()?;
+        let socket = Listener::bind(link.local, wake.clone()).map_err(|e| cannot(link, e))?;
+        let mut links = KVec::with_capacity(1, GFP_KERNEL)?;
+        links.push((group.clone(), link.clone()), GFP_KERNEL)?;
+        let shared = Arc::pin_init(
+            pin_init!(Shared {
+                links <- new_mutex!(links),
+            }),
+            GFP_KERNEL,
+        )?;
+        let door = Door {
+            socket,
+            wake,
+            shared: shared.clone(),
+            guests: KVec::with_capacity(MAX_GUESTS, GFP_KERNEL)?,
+            told_ns: 0,
+        };
+        let thread = Thread::spawn(c"dmrepl-listen", move |stop| door.run(stop))?;
+        inner.push(
+            Entry {
+                address: link.local,
+                shared,
+                thread,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(())
+    }
+
+    /// The link listens no more; the last one of an address closes it. May sleep; no lock may be held.
+    pub(crate) fn forget(&self, link: &Link) {
+        let closed = {
+            let mut inner = self.inner.lock();
+            let Some(i) = inner.iter().position(|e| e.address == link.local) else {
+                return;
+            };
+            let empty = match inner.get(i) {
+                Some(entry) => {
+                    let mut links = entry.shared.links.lock();
+                    links.retain(|(_, l)| !core::ptr::eq::<Link>(&**l, link));
+                    links.is_empty()
+                }
+                None => false,
+            };
+            if empty {
+                inner.remove(i).ok()
+            } else {
+                None
+            }
+        };
+        if let Some(entry) = closed {
+            entry.thread.stop();
+        }
+    }
+}
+
+fn cannot(link: &Link, e: Error) -> Refusal {
+    let why = if e == EADDRINUSE {
+        "another program listens there"
+    } else if e == EADDRNOTAVAIL {
+        "this host has no such address"
+    } else {
+        "the address cannot be used"
+    };
+    Refusal::new(
+        e,
+        format_args!(
+            "link {}: cannot listen on --local {}: {why} (error {})",
+            link.name.as_str(),
+            link.local,
+            e.to_errno()
+        ),
+    )
+}
+
+/// What a guest has shown so far.
+enum Stage {
+    Hello,
+    Proof(KBox<Challenge>),
+}
+
+/// What a guest must answer.
+struct Challenge {
+    group: Arc<Group>,
+    link: Arc<Link>,
+    host: HostId,
+    theirs: [u8; HELLO_BYTES],
+    ours: [u8; HELLO_BYTES],
+}
+
+struct Guest {
+    stream: Arc<Stream>,
+    from: SocketAddr,
+    since_ns: u64,
+    buf: [u8; HELLO_BYTES],
+    got: usize,
+    stage: Stage,
+}
+
+/// What becomes of a guest.
+enum Turn {
+    /// It has not said enough yet.
+    Stays,
+    /// It is gone, or was handed over.
+    Leaves,
+    /// It is dropped: why.
+    Bad(&'static str),
+}
+
+/// The thread behind one address.
+struct Door {
+    socket: Listener,
+    wake: Arc<Wake>,
+    shared: Arc<Shared>,
+    guests: KVec<KBox<Guest>>,
+    told_ns: u64,
+}
+
+impl Door {
+    fn run(mut self, stop: &StopToken) {
+        while !stop.should_stop() {
+            self.let_in();
+            self.serve();
+            let timeout = if self.guests.is_empty() {
+                replicate_linux::event::FOREVER
+            } else {
+                POLL_MS
+            };
+            self.wake.wait(timeout);
+        }
+    }
+
+    /// Accepts whoever waits; the list is short, so the guest that has been there longest may have to go.
+    fn let_in(&mut self) {
+        while let Ok(event) = Wake::new() {
+            let Ok(Some((stream, from))) = self.socket.try_accept(event) else {
+                return;
+            };
+            if self.guests.len() >= MAX_GUESTS {
+                if let Ok(oldest) = self.guests.remove(0) {
+                    self.drop_guest(&oldest, "too many connections at once");
+                }
+            }
+            let guest = Guest {
+                stream,
+                from,
+                since_ns: clock::monotonic_ns(),
+                buf: [0; HELLO_BYTES],
+                got: 0,
+                stage: Stage::Hello,
+            };
+            if let Ok(guest) = KBox::new(guest, GFP_KERNEL) {
+                // There is room: one was removed above where there was none.
+                let _ = self.guests.push_within_capacity(guest);
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        let mut i = 0;
+        while i < self.guests.len() {
+            let Some(guest) = self.guests.get_mut(i) else {
+                return;
+            };
+            let late = clock::monotonic_ns().saturating_sub(guest.since_ns) > PATIENCE_NS;
+            match turn(guest, &self.shared) {
+                Turn::Stays if !late => i += 1,
+                Turn::Leaves => drop(self.guests.remove(i)),
+                Turn::Stays => self.show_out(i, "it did not prove itself within 3 s"),
+                Turn::Bad(why) => self.show_out(i, why),
+            }
+        }
+    }
+
+    fn show_out(&mut self, i: usize, why: &'static str) {
+        if let Ok(guest) = self.guests.remove(i) {
+            self.drop_guest(&guest, why);
+        }
+    }
+
+    /// Closes a guest's connection, counts it, and tells of it now and then.
+    fn drop_guest(&mut self, guest: &Guest, why: &'static str) {
+        guest.stream.shutdown();
+        let now = clock::monotonic_ns();
+        let tell = self.told_ns == 0 || now.saturating_sub(self.told_ns) > QUIET_NS;
+        if tell {
+            self.told_ns = now;
+        }
+        let links = self.shared.links.lock();
+        let named = match &guest.stage {
+            Stage::Hello => None,
+            Stage::Proof(c) => Some(&*c.link),
+        };
+        for (group, link) in links.iter() {
+            // Before it named a link it is everybody's guest.
+            if named.is_none_or(|n| core::ptr::eq(n, &**link)) {
+                link.stats.dropped.add(1);
+                if tell {
+                    let text = Refusal::new(
+                        EPROTO_TEXT,
+                        format_args!("connection from {} dropped: {why}", guest.from),
+                    );
+                    event::link(
+                        group,
+                        link,
+                        Event::BadPeer,
+                        Severity::Warning,
+                        Reason::Auth,
+                        text.text(),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Only the text of this refusal is used.
+const EPROTO_TEXT: Error = EINVAL;
+
+/// Reads what a guest said, and answers.
+fn turn(guest: &mut Guest, shared: &Shared) -> Turn {
+    let want = match guest.stage {
+        Stage::Hello => HELLO_BYTES,
+        Stage::Proof(_) => PROOF_BYTES,
+    };
+    while guest.got < want {
+        let Some(to) = guest.buf.get_mut(guest.got..want) else {
+            return Turn::Leaves;
+        };
+        match guest.stream.try_recv(to) {
+            Ok(0) => {
+                return if guest.got >= 8 && !starts_well(guest) {
+                    Turn::Bad("it does not speak the dm-replicate protocol")
+                } else {
+                    Turn::Stays
+                }
+            }
+            Ok(n) => guest.got += n,
+            Err(_) if guest.got == 0 && matches!(guest.stage, Stage::Hello) => {
+                // Somebody looked whether the port is open.
+                return Turn::Leaves;
+            }
+            Err(_) => return Turn::Bad("it closed the connection before it had proven itself"),
+        }
+    }
+    guest.got = 0;
+    match &guest.stage {
+        Stage::Hello => greet(guest, shared),
+        Stage::Proof(challenge) => admit(guest, challenge),
+    }
+}
+
+fn starts_well(guest: &Guest) -> bool {
+    guest
+        .buf
+        .first_chunk::<8>()
+        .is_some_and(|f| replicate_core::wire::Clear::peek(f).is_ok())
+}
+
+/// A hello is there: find its link, answer with ours.
+fn greet(guest: &mut Guest, shared: &Shared) -> Turn {
+    let Ok(them) = Hello::decode(&guest.buf) else {
+        return Turn::Bad("its hello is not one of the dm-replicate protocol");
+    };
+    let found = {
+        let links = shared.links.lock();
+        let found = links.iter().find(|(_, l)| l.name == them.link);
+        found.map(|(g, l)| (g.clone(), l.clone()))
+    };
+    let Some((group, link)) = found else {
+        let no = Refusal::new(
+            ENOENT,
+            format_args!("no link {} is added here", them.link.as_str()),
+        );
+        refuse(guest, Code::UnknownLink, no.text());
+        return Turn::Bad("it names a link that is not added here");
+    };
+    let us = hello::ours(&group, &link);
+    if let Err(e) = us.agree(&them) {
+        let no = hello::disagree(e, &link);
+        refuse(guest, no.tell.unwrap_or(Code::Protocol), no.refusal.text());
+        return Turn::Bad("its protocol version or host id does not go with ours");
+    }
+    let ours = us.encode();
+    let challenge = Challenge {
+        group,
+        link,
+        host: them.host,
+        theirs: guest.buf,
+        ours,
+    };
+    let Ok(challenge) = KBox::new(challenge, GFP_KERNEL) else {
+        return Turn::Bad("memory is short");
+    };
+    // A new socket has room for so little; if not, the guest has no patience left soon.
+    if !say(guest, &ours) {
+        return Turn::Bad("it does not read what it is sent");
+    }
+    guest.stage = Stage::Proof(challenge);
+    Turn::Stays
+}
+
+/// A proof is there: check it, answer with ours, hand the connection over.
+fn admit(guest: &Guest, c: &Challenge) -> Turn {
+    let mac = guest.buf.first_chunk::<PROOF_BYTES>().map(decode_proof);
+    let right = match mac {
+        Some(Ok(mac)) => macs_match(
+            &mac,
+            &hello::prove(&c.group, End::Connector, &c.theirs, &c.ours),
+        ),
+        Some(Err(_)) | None => false,
+    };
+    if !right {
+        refuse(
+            guest,
+            Code::WrongSecret,
+            "the proof is wrong: is the same --secret-file used on both hosts?",
+        );
+        return Turn::Bad("it does not know the group's secret");
+    }
+    let ours = encode_proof(&hello::prove(&c.group, End::Listener, &c.theirs, &c.ours));
+    if !say(guest, &ours) {
+        return Turn::Bad("it does not read what it is sent");
+    }
+    c.link.offer(Incoming {
+        stream: guest.stream.clone(),
+        host: c.host,
+    });
+    Turn::Leaves
+}
+
+fn say(guest: &Guest, bytes: &[u8]) -> bool {
+    matches!(guest.stream.try_send(&[Part::Bytes(bytes)], 0, false), Ok(n) if n == bytes.len())
+}
+
+fn refuse(guest: &Guest, code: Code, text: &str) {
+    say(guest, &encode_refusal(code, text));
+}

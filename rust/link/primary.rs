@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The primary's side of a session: connect, compare, welcome, then [`super::sender`].
+//!
+//! What the two hosts have in common is judged by `replicate_core::link::handshake`. The log is pinned for the
+//! peer before it is welcomed, so that nothing it was promised is freed meanwhile.
+
+use super::{
+    ended::{self, Ended},
+    hello,
+    listener::Incoming,
+    read_back,
+    sender::Session,
+    sync::{Job, Kind as SyncKind},
+    worker::Worker,
+    Link,
+};
+use crate::{
+    group::{
+        order::{Order, Phase},
+        Group,
+    },
+    reason::Reason,
+};
+use core::convert::Infallible;
+use kernel::{prelude::*, sync::Arc};
+use replicate_core::{
+    group::{Name, Replica, Role, Volume},
+    lineage::{Before, Entry, Lineage},
+    link::{
+        handshake::{self, Peer, Primary, Rival, Verdict, VolumeFault, Why},
+        sender::Sender,
+        state,
+    },
+    log::superblock::Superblock,
+    units::{Chain, GroupUuid, HostId, Position, Seq},
+    wire::{self, Code, Message, State, WelcomeHead, WireError},
+};
+use replicate_linux::{net::Stream, random};
+
+/// How long an attempt to connect may take.
+const CONNECT_MS: u32 = 3000;
+
+/// What this host is, copied out of the superblock.
+pub(super) struct Facts {
+    pub(super) uuid: GroupUuid,
+    pub(super) name: Name,
+    before: Before,
+    entries: KVec<Entry>,
+    pub(super) volumes: KVec<Volume>,
+}
+
+impl Facts {
+    /// The durable facts of `group`. May sleep.
+    pub(super) fn of(group: &Group) -> Result<Facts, Ended> {
+        let copy = |sb: &Superblock| -> Result<Facts> {
+            let lineage = sb.lineage();
+            let mut entries = KVec::with_capacity(lineage.len(), GFP_KERNEL)?;
+            for e in lineage.iter() {
+                entries.push(Entry::from(e), GFP_KERNEL)?;
+            }
+            let mut volumes = KVec::with_capacity(sb.volume_count(), GFP_KERNEL)?;
+            for v in sb.volumes() {
+                volumes.push(v.volume, GFP_KERNEL)?;
+            }
+            Ok(Facts {
+                uuid: sb.group(),
+                name: sb.group_name(),
+                before: lineage.before(),
+                entries,
+                volumes,
+            })
+        };
+        match group.srl.read(copy) {
+            Ok(Ok(facts)) => Ok(facts),
+            Ok(Err(_)) | Err(_) => Err(Ended::no_memory()),
+        }
+    }
+
+    /// The lineage.
+    pub(super) fn lineage(&self) -> Lineage<'_> {
+        Lineage::new(self.before, &self.entries).unwrap_or(Lineage::EMPTY)
+    }
+}
+
+/// What the primary decided.
+struct Decision {
+    resume: Seq,
+    fork: Position,
+    fork_chain: Option<Chain>,
+    /// A synchronisation begins (not: goes on) in this session.
+    begins: Option<SyncKind>,
+    /// The one that is under way in this session.
+    job: Option<Job>,
+}
+
+impl Worker {
+    /// One attempt to have a session as primary.
+    pub(super) fn primary(&mut self) -> Result<Infallible, Ended> {
+        if let Some(incoming) = self.link.take_incoming() {
+            return self.answer(&incoming);
+        }
+        self.ready()?;
+        let stream = Stream::connect(
+            self.link.peer,
+            Some(self.link.local),
+            CONNECT_MS,
+            self.link.wake.clone(),
+        )
+        .map_err(|e| hello::unreachable(&self.link, e))?;
+        self.open(&stream)?;
+        let host = hello::connect(&self.group, &self.link, &stream)?;
+        self.framed(&stream, Role::Secondary);
+        let mut session = self.handshake(host)?;
+        self.stream(&mut session)
+    }
+
+    /// Whether this host may have a session at all now.
+    fn ready(&self) -> Result<(), Ended> {
+        let (phase, all) = {
+            let o = self.group.order.lock();
+            (o.phase, self.group.all_present(&o))
+        };
+        match phase {
+            Phase::Holding { .. } | Phase::Active => {}
+            Phase::TakingOver | Phase::Unlogged | Phase::Failed | Phase::Gone => {
+                return Err(Ended::lost(
+                    Reason::LogFailed,
+                    format_args!(
+                        "the group takes no logged writes now, see its state; nothing can be sent"
+                    ),
+                ))
+            }
+        }
+        if all {
+            Ok(())
+        } else {
+            Err(Ended::lost(
+                Reason::WaitingVolumes,
+                format_args!(
+                    "waiting until every volume of the group is active: create them with dmsetup"
+                ),
+            ))
+        }
+    }
+
+    /// Somebody connects to a primary: it is told what this host is, and refuses.
+    fn answer(&mut self, incoming: &Incoming) -> Result<Infallible, Ended> {
+        self.open(&incoming.stream)?;
+        self.framed(&incoming.stream, Role::Primary);
+        self.meet(incoming.host);
+        self.send_state()?;
+        let header = self.expect()?;
+        match self.rx.message(&header).map_err(Ended::wire)? {
+            Message::Refuse(r) => {
+                let ended = Ended::by_peer(&r, false);
+                if r.code == Code::Forked {
+                    self.group.refuse_start(
+                        "the peer has taken over: this host's history is forked from it; give this side up by formatting its SRL again and adding it as secondary",
+                    );
+                }
+                Err(ended)
+            }
+            Message::Goodbye(r) => Err(Ended::by_peer(&r, true)),
+            _ => Err(Worker::unexpected(header.kind)),
+        }
+    }
+
+    /// Remembers who the peer is.
+    pub(super) fn meet(&self, host: HostId) {
+        self.link.view.lock().peer_host = host;
+    }
+
+    /// State, Welcome, Ready.
+    fn handshake(&mut self, host: HostId) -> Result<Session, Ended> {
+        self.meet(host);
+        let header = self.expect()?;
+        if matches!(self.rx.message(&header), Err(WireError::Field("role"))) {
+            self.rx.comes_from(Role::Primary);
+        }
+        let facts = Facts::of(&self.group)?;
+        let decision = match self.rx.message(&header).map_err(Ended::wire)? {
+            Message::State(s) if s.head.role == Role::Primary => {
+                return Err(rival(&self.group, &facts, &s))
+            }
+            Message::State(s) => decide(&self.group, &self.link, &facts, &s)?,
+            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            _ => return Err(Worker::unexpected(header.kind)),
+        };
+        self.pin(&decision)?;
+        let session = loop {
+            let id = random::u64();
+            if id != 0 {
+                break id;
+            }
+        };
+        self.welcome(&facts, &decision, session)?;
+        self.rx.begin_session(session);
+        let header = self.expect()?;
+        let applied = match self.rx.message(&header).map_err(Ended::wire)? {
+            Message::Ready(p) => p.applied,
+            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            _ => return Err(Worker::unexpected(header.kind)),
+        };
+        self.begin_session(session)?;
+        let last = decision.resume.prev();
+        {
+            let mut o = self.group.order.lock();
+            o.engine
+                .positions
+                .session(self.link.id, last, last, last.min(applied));
+        }
+        self.sync_began(&decision.begins, host, last, decision.fork_chain)?;
+        let job = decision.job;
+        let sync = job.filter(|j| j.kind == SyncKind::Full);
+        let mut sender = Sender::new(decision.resume, sync.and_then(|j| j.copies(&facts.volumes)));
+        let credit = header.envelope.credit;
+        sender.set_credit(credit.seq, credit.byte);
+        self.link.answered.set(true);
+        self.link.step(
+            &self.group,
+            state::Event::Welcomed {
+                sync: sync.is_some(),
+            },
+            if sync.is_some() {
+                Reason::Sync
+            } else {
+                Reason::None
+            },
+            format_args!("sending from record {}", decision.resume),
+        );
+        self.link.sync_over.set(true);
+        self.link.changed.notify();
+        Ok(Session::new(sender, facts.volumes, sync))
+    }
+
+    /// Makes the log keep what the peer will need, before it is promised.
+    fn pin(&self, d: &Decision) -> Result<(), Ended> {
+        let syncing = d.job.is_some_and(|j| j.kind == SyncKind::Full);
+        let mut o = self.group.order.lock();
+        if d.resume < oldest(&o) {
+            drop(o);
+            return Err(ended::verdict(Why::Trimmed, false));
+        }
+        o.engine
+            .positions
+            .synced_from(self.link.id, d.resume.prev(), syncing);
+        Ok(())
+    }
+
+    fn welcome(&mut self, facts: &Facts, d: &Decision, session: u64) -> Result<(), Ended> {
+        let envelope = self.envelope();
+        let head = WelcomeHead {
+            features: 0,
+            session,
+            group: facts.uuid,
+            group_name: facts.name,
+            resume: d.resume,
+            fork: d.fork,
+            fork_chain: d.fork_chain,
+            head: envelope.position,
+            sync: d.begins == Some(SyncKind::Full),
+            assume_clean: d.begins == Some(SyncKind::AssumeClean),
+        };
+        let volumes = facts.volumes.iter().copied();
+        self.tx.push(None, |out| {
+            wire::encode_welcome(&envelope, &head, &facts.lineage(), volumes, out)
+        })
+    }
+}
+
+/// Oldest record that log or memory still holds.
+fn oldest(o: &Order) -> Seq {
+    o.engine.oldest().min(o.engine.window.base().next())
+}
+
+/// Another primary answered.
+fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>) -> Ended {
+    match handshake::meet(&facts.lineage(), &s.lineage) {
+        Rival::Newer => {
+            let ended = Ended::refused(
+                Reason::Forked,
+                Code::Forked,
+                format_args!("the peer has taken over: the histories of the two primaries have forked; give one side up by formatting its SRL again and adding it as secondary"),
+            );
+            // A starting one must not write; a running one must not be stopped by a mistaken takeover.
+            group.refuse_start(ended.refusal.text());
+            ended
+        }
+        Rival::Older => Ended::refused(
+            Reason::Forked,
+            Code::Forked,
+            format_args!("the peer is an old primary, this host took over from it: give the old side up by formatting its SRL again and adding it as secondary"),
+        ),
+        Rival::Same => Ended::refused(
+            Reason::RoleConflict,
+            Code::Role,
+            format_args!("both hosts are primary of the group: add it with --role secondary on one of them (format its SRL again first)"),
+        ),
+    }
+}
+
+/// Judges a secondary, and what an administrator asked for.
+fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Result<Decision, Ended> {
+    let h = &s.head;
+    if !h.group.is_none() && h.group != mine.uuid {
+        return Err(Ended::refused(
+            Reason::GroupMismatch,
+            Code::OtherGroup,
+            format_args!("the peer's group {} is another group (uuid {}, here {}): its SRL was used with another primary; format it again", h.group_name.as_str(), h.group, mine.uuid),
+        ));
+    }
+    check_volumes(mine, s)?;
+    let mut job = link.view.lock().sync;
+    if let Some(j) = &mut job {
+        if !j.fresh && h.replica == Replica::Consistent && j.end.is_none() {
+            // The peer is not in the middle of anything: what was copied before is worth nothing.
+            j.begin_anew(mine.volumes.first());
+        }
+    }
+    let (head, oldest) = {
+        let o = group.order.lock();
+        (o.engine.head(), oldest(&o))
+    };
+    let peer = Peer {
+        lineage: s.lineage,
+        replica: h.replica,
+        logged: h.logged,
+        chain: h.chain,
+        applied_bound: if h.ring {
+            h.applied.seq
+        } else {
+            h.applied.seq.max(h.horizon.seq)
+        },
+        syncing: h.redo || job.is_some_and(|j| !j.fresh),
+    };
+    let primary = Primary {
+        lineage: mine.lineage(),
+        head,
+        oldest,
+    };
+    let verdict = handshake::judge(&primary, &peer, |seq| read_back::chain_at(group, seq));
+    if let Some(j) = job.filter(|j| j.fresh) {
+        return begin_sync(group, link, mine, j, verdict);
+    }
+    match verdict {
+        Verdict::Resume {
+            fork,
+            fork_chain,
+            resume,
+        } => {
+            let ended = job.is_some_and(|j| j.end.is_some()) && h.replica == Replica::Consistent;
+            if ended {
+                super::sync::finished(group, link, None)?;
+                job = None;
+            }
+            Ok(Decision {
+                resume,
+                fork,
+                fork_chain,
+                begins: None,
+                job,
+            })
+        }
+        Verdict::NeedsSync(why) => Err(ended::verdict(why, false)),
+        Verdict::Refuse(why) => {
+            let e = ended::verdict(why, false);
+            if matches!(why, Why::Forked) {
+                group.refuse_start(e.refusal.text());
+            }
+            Err(e)
+        }
+    }
+}
+
+/// A synchronisation that was asked for begins with this session.
+fn begin_sync(
+    group: &Group,
+    link: &Link,
+    mine: &Facts,
+    mut job: Job,
+    verdict: Verdict,
+) -> Result<Decision, Ended> {
+    match verdict {
+        Verdict::Refuse(why) if !job.force => return Err(ended::verdict(why, true)),
+        Verdict::Refuse(_) | Verdict::NeedsSync(_) | Verdict::Resume { .. } => {}
+    }
+    let start = match job.kind {
+        SyncKind::Full => group.order.lock().engine.sync_start(),
+        SyncKind::AssumeClean => super::sync::quiet_head(group),
+    };
+    let Some((start, chain)) = start else {
+        return Err(Ended::needs_sync(
+            Reason::NeverSynced,
+            format_args!("--assume-clean came too late: the group was written to; suspend all its volumes (or use 'dmrepl sync --full') and say it again"),
+        ));
+    };
+    let fork = mine.lineage().position(start).unwrap_or_default();
+    job.start = fork;
+    link.view.lock().sync = Some(job);
+    Ok(Decision {
+        resume: start.next(),
+        fork,
+        fork_chain: Some(chain),
+        begins: Some(job.kind),
+        job: Some(job),
+    })
+}
+
+/// Whether the peer's volumes can hold ours.
+fn check_volumes(mine: &Facts, s: &State<'_>) -> Result<(), Ended> {
+    for v in mine.volumes.iter() {
+        let theirs = s.volumes.iter().find(|t| t.name == v.name);
+        let name = v.name.as_str();
+        match handshake::check_volume(v, theirs.as_ref()) {
+            Ok(()) => {}
+            Err(VolumeFault::Missing) => {
+                return Err(Ended::refused(
+                    Reason::VolumeMissing,
+                    Code::VolumeMissing,
+                    format_args!("volume {name} is not active on the secondary: create it there with dmsetup, under the same name"),
+                ))
+            }
+            Err(VolumeFault::TooSmall { theirs, ours }) => {
+                return Err(Ended::refused(
+                    Reason::VolumeTooSmall,
+                    Code::VolumeSize,
+                    format_args!("volume {name} has {theirs} sectors on the secondary, the primary's has {ours}: use a larger data device there"),
+                ))
+            }
+            Err(VolumeFault::BlockTooLarge { theirs, ours }) => {
+                return Err(Ended::refused(
+                    Reason::BlockSize,
+                    Code::VolumeBlock,
+                    format_args!("volume {name} has logical blocks of {theirs} bytes on the secondary, {ours} on the primary: create the primary's with 'block_size {theirs}'"),
+                ))
+            }
+        }
+    }
+    Ok(())
+}

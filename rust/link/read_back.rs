@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading the log for a link: records whose pages are gone, and chain values that memory no longer knows.
+//!
+//! A link that drains an outage reads each batch once and in order. Everything read is verified. What is not there
+//! any more was given up for this link; the session then ends and the link needs a sync. Sleeps.
+
+use super::ended::{self, Ended};
+use crate::{
+    group::Group,
+    reason::Reason,
+    refuse::Refusal,
+    srl::{
+        cursor::Cursor,
+        reader::{NoBatch, Reader},
+    },
+};
+use kernel::{prelude::*, sync::Arc};
+use replicate_core::{
+    engine::Log,
+    link::handshake::Why,
+    log::{format::MAX_BATCH_RECORDS, ring::Place},
+    units::{Chain, Record, Seq},
+};
+use replicate_linux::pages::PageBuf;
+
+/// A record with its payload.
+pub(crate) type Held = (Record, Option<Arc<PageBuf>>);
+
+/// See the module.
+pub(crate) struct ReadBack {
+    cursor: Cursor,
+    ready: KVec<Held>,
+    at: usize,
+}
+
+impl ReadBack {
+    /// A reader of the group's log. May sleep.
+    pub(crate) fn new(group: &Group) -> Result<ReadBack> {
+        Ok(ReadBack {
+            cursor: Cursor::new(&group.srl, group.identity().uuid)?,
+            ready: KVec::with_capacity(MAX_BATCH_RECORDS as usize, GFP_KERNEL)?,
+            at: 0,
+        })
+    }
+
+    /// Record `seq` from the log; `None` while there is no memory for its payload.
+    pub(crate) fn get(&mut self, group: &Group, seq: Seq) -> Result<Option<Held>, Ended> {
+        let here = |r: &ReadBack| r.ready.get(r.at).is_some_and(|h| h.0.seq == seq);
+        if !here(self) {
+            self.fill(group, seq)?;
+        }
+        if !here(self) {
+            return Ok(None);
+        }
+        let held = match self.ready.get_mut(self.at) {
+            Some((record, payload)) => (*record, payload.take()),
+            None => return Ok(None),
+        };
+        self.at += 1;
+        Ok(Some(held))
+    }
+
+    /// Takes what memory allows of the batch that holds `seq`, from there on.
+    fn fill(&mut self, group: &Group, seq: Seq) -> Result<(), Ended> {
+        self.ready.clear();
+        self.at = 0;
+        self.cursor.seek(group, seq).map_err(|e| gone(group, e))?;
+        for (record, bytes) in self.cursor.records().filter(|(r, _)| r.seq >= seq) {
+            let payload = if bytes.is_empty() {
+                None
+            } else {
+                let Some(mut buf) = group.pool.try_take(bytes.len()) else {
+                    return Ok(());
+                };
+                let put = buf.write_at(0, bytes);
+                let shared = put.ok().and_then(|()| Arc::new(buf, GFP_KERNEL).ok());
+                if shared.is_none() {
+                    return Ok(());
+                }
+                shared
+            };
+            if self.ready.push_within_capacity((record, payload)).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was read: another session may want something else.
+    pub(crate) fn forget(&mut self) {
+        self.ready.clear();
+        self.at = 0;
+        self.cursor.forget();
+    }
+}
+
+fn gone(group: &Group, e: NoBatch) -> Ended {
+    match e {
+        NoBatch::NotThere => ended::verdict(Why::Trimmed, false),
+        NoBatch::Io(e) => Ended::own(
+            Reason::LogFailed,
+            Refusal::new(
+                e,
+                format_args!(
+                    "reading the log back from the SRL of group {} failed (error {}); trying again",
+                    group.name.as_str(),
+                    e.to_errno()
+                ),
+            ),
+        ),
+    }
+}
+
+/// Chain value after `seq`, from memory or from the log. Sleeps; no lock but the superblock's may be held.
+pub(crate) fn chain_at(group: &Group, seq: Seq) -> Option<Chain> {
+    let (ring, mark) = {
+        let o = group.order.lock();
+        if let Some(chain) = o.engine.window.chain_at(seq) {
+            return Some(chain);
+        }
+        let Log::Ring(w) = &o.engine.log else {
+            return None;
+        };
+        let after = w.index.find(seq.next());
+        if let Some(m) = after.filter(|m| m.first == seq.next()) {
+            return Some(m.chain);
+        }
+        (w.ring, w.index.find(seq)?)
+    };
+    let mut reader = Reader::new(&group.srl, group.identity().uuid).ok()?;
+    let (mut place, mut first) = (mark.place, mark.first);
+    loop {
+        let head = [place, ring.next_lap(place)].into_iter().find_map(|at| {
+            let (head, _) = reader.batch(&group.srl, &ring, at).ok()?;
+            (head.first_seq == first).then_some((at, head))
+        });
+        let (at, head) = head?;
+        if seq <= head.last_seq() {
+            return Some(reader.chain_after(&head, seq));
+        }
+        place = Place(at.0.saturating_add(head.length.0));
+        first = head.last_seq().next();
+    }
+}

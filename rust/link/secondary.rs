@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The secondary's side of a session: wait for the primary, say what is here, take the welcome.
+//!
+//! The welcome is made durable by [`super::adopt`] before it is answered. Then [`super::receiver`].
+
+use super::{
+    adopt::{self, Adopted},
+    ended::Ended,
+    primary::Facts,
+    receiver::Session,
+    worker::Worker,
+};
+use crate::{group::order::Phase, reason::Reason};
+use core::convert::Infallible;
+use kernel::prelude::*;
+use replicate_core::{
+    engine::{self, Log},
+    group::{Role, Volume},
+    lineage::Lineage,
+    link::state,
+    units::{Chain, Position, Seq, VolumeId},
+    wire::{self, Message, Progress, StateHead},
+};
+use replicate_linux::event::FOREVER;
+
+impl Worker {
+    /// One attempt to have a session as secondary: waits for a connection first.
+    pub(super) fn secondary(&mut self) -> Result<Infallible, Ended> {
+        let incoming = loop {
+            if let Some(incoming) = self.link.take_incoming() {
+                break incoming;
+            }
+            self.interrupted()?;
+            self.link.wake.wait(FOREVER);
+            if self.group.role() != engine::Role::Secondary {
+                return Err(Ended::lost(
+                    Reason::Takeover,
+                    format_args!("this host is primary now"),
+                ));
+            }
+        };
+        self.open(&incoming.stream)?;
+        self.framed(&incoming.stream, Role::Primary);
+        self.meet(incoming.host);
+        let phase = self.group.order.lock().phase;
+        if phase != Phase::Active {
+            return Err(Ended::closed(
+                Reason::LogFailed,
+                wire::Code::NotReady,
+                format_args!("the secondary's group is not running normally, see its status there"),
+            ));
+        }
+        self.send_state()?;
+        let header = self.expect()?;
+        let adopted = match self.rx.message(&header).map_err(Ended::wire)? {
+            Message::Welcome(w) => adopt::welcome(&self.group, &w)?,
+            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            _ => return Err(Worker::unexpected(header.kind)),
+        };
+        self.begin(adopted)
+    }
+
+    /// The welcome is durable here: answers, and runs the session.
+    fn begin(&mut self, adopted: Adopted) -> Result<Infallible, Ended> {
+        self.begin_session(adopted.session)?;
+        let mut session = Session::new(adopted.volumes, adopted.resume, adopted.head);
+        let acks = self.group.order.lock().engine.acks();
+        let envelope = self.secondary_envelope(&mut session);
+        let progress = Progress {
+            received: acks.received,
+            logged: acks.logged.min(acks.received),
+            applied: acks.applied.min(acks.received),
+        };
+        self.say(&envelope, &Message::Ready(progress))?;
+        self.link.answered.set(true);
+        {
+            let mut v = self.link.view.lock();
+            v.told_in_sync = false;
+            v.acked = acks;
+        }
+        self.link.step(
+            &self.group,
+            state::Event::Welcomed { sync: adopted.sync },
+            if adopted.sync {
+                Reason::Sync
+            } else {
+                Reason::None
+            },
+            format_args!("receiving from record {}", adopted.resume),
+        );
+        self.receive(&mut session)
+    }
+
+    /// Tells the other side what this host has: the first framed message of a listener.
+    pub(super) fn send_state(&mut self) -> Result<(), Ended> {
+        let facts = Facts::of(&self.group)?;
+        let head = self.state_head(&facts)?;
+        let volumes = self.volumes_here(&facts)?;
+        let envelope = wire::Envelope {
+            session: 0,
+            ..self.envelope()
+        };
+        let lineage: Lineage<'_> = facts.lineage();
+        self.tx.push(None, |out| {
+            wire::encode_state(&envelope, &head, &lineage, volumes.iter().copied(), out)
+        })
+    }
+
+    fn state_head(&self, facts: &Facts) -> Result<StateHead, Ended> {
+        let lineage = facts.lineage();
+        let at = |seq: Seq| lineage.position(seq).unwrap_or_default();
+        let (checkpoint, checkpoint_chain, redo, until) = self
+            .group
+            .srl
+            .read(|sb| {
+                let (p, c) = sb.checkpoint();
+                (p, c, sb.redo(), sb.inconsistent().and_then(|i| i.until))
+            })
+            .map_err(|_| Ended::no_memory())?;
+        let (logged, applied, ring, role, horizon) = {
+            let o = self.group.order.lock();
+            let e = &o.engine;
+            let logged: Option<(Seq, Chain)> = {
+                let seq = match e.role() {
+                    engine::Role::Primary => e.commit(),
+                    engine::Role::Secondary => e.acks().logged,
+                };
+                e.window.chain_at(seq).map(|c| (seq, c))
+            };
+            let (ring, horizon) = match &e.log {
+                Log::Ring(_) => (true, Seq::NONE),
+                Log::NoRing(n) => (false, n.horizon),
+            };
+            (logged, e.applied_bound(), ring, e.role(), horizon)
+        };
+        // What memory does not know any more the last checkpoint knows: lower, and as true.
+        let (logged, chain): (Position, Chain) = match logged {
+            Some((seq, chain)) => (at(seq), chain),
+            None => (checkpoint, checkpoint_chain),
+        };
+        Ok(StateHead {
+            features: 0,
+            group: facts.uuid,
+            group_name: facts.name,
+            role: match role {
+                engine::Role::Primary => Role::Primary,
+                engine::Role::Secondary => Role::Secondary,
+            },
+            replica: self.group.identity().replica,
+            ring,
+            redo,
+            logged,
+            chain,
+            applied: at(applied),
+            horizon: at(horizon),
+            checkpoint,
+            checkpoint_chain,
+            sync_end: until,
+        })
+    }
+
+    /// The attached volumes. Those that have no number yet get one that nobody has, for the message only.
+    fn volumes_here(&self, facts: &Facts) -> Result<KVec<Volume>, Ended> {
+        let mut out = KVec::new();
+        let mut spare = u16::MAX;
+        for volume in self.group.present() {
+            let mut v = volume.describe();
+            if volume.id().is_none() {
+                while facts.volumes.iter().any(|f| f.id == VolumeId(spare)) {
+                    spare = spare.saturating_sub(1);
+                }
+                v.id = VolumeId(spare);
+                spare = spare.saturating_sub(1);
+            }
+            out.push(v, GFP_KERNEL).map_err(|_| Ended::no_memory())?;
+        }
+        Ok(out)
+    }
+}

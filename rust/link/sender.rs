@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The primary's session: the loop that sends, as `replicate_core::link::sender` plans it.
+//!
+//! Each turn takes what has arrived, fills one go of messages, and hands it to the socket. It waits only when there
+//! is nothing to take, nothing to send, or the socket is full. Records come from memory where they still are,
+//! else from the log; region copies from the data volume only.
+
+use super::{
+    ended::Ended,
+    read_back::ReadBack,
+    sync::{self, Job},
+    worker::Worker,
+};
+use crate::reason::Reason;
+use core::convert::Infallible;
+use kernel::{prelude::*, sync::Arc};
+use replicate_core::{
+    engine::Role,
+    group::{SyncKind, Volume},
+    link::{
+        copies::CopyItem,
+        sender::{Send, Sender},
+    },
+    units::{Position, Record, Seq, SECTOR_BYTES},
+    wire::{self, header::FLAG_IN_SYNC, Code, Envelope, Message, RegionCopy, SyncStart, WireError},
+};
+use replicate_linux::{clock, pages::PageBuf};
+use zerocopy::little_endian::U16;
+
+/// How long to wait for memory, or for a device, before looking again.
+const RETRY_MS: u32 = 5;
+
+/// A region that was read and waits to be sent.
+struct Read {
+    buf: Option<Arc<PageBuf>>,
+    crc: u32,
+}
+
+/// What a primary keeps of its session.
+pub(super) struct Session {
+    pub(super) sender: Sender,
+    pub(super) volumes: KVec<Volume>,
+    read: Option<Read>,
+    /// A synchronisation is under way in this session.
+    pub(super) sync: Option<Job>,
+    /// Item that acknowledges the end of the sync: one after the last copy.
+    pub(super) end_item: Option<u64>,
+    /// Everything sent so far has been level with the head once.
+    pub(super) was_level: bool,
+    /// The peer was told whether writers wait for it.
+    told_in_sync: bool,
+    started: bool,
+}
+
+/// What became of an attempt to fill the outbox.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    /// There is nothing more to send now.
+    Dry,
+    /// The go is full, or must go out before the next thing is done.
+    Go,
+    /// Something is short: look again soon.
+    Short,
+}
+
+impl Session {
+    pub(super) fn new(sender: Sender, volumes: KVec<Volume>, sync: Option<Job>) -> Session {
+        Session {
+            sender,
+            volumes,
+            read: None,
+            sync,
+            end_item: None,
+            was_level: false,
+            told_in_sync: false,
+            started: false,
+        }
+    }
+}
+
+impl Worker {
+    /// Runs the session until it ends.
+    pub(super) fn stream(&mut self, s: &mut Session) -> Result<Infallible, Ended> {
+        if let Some(back) = &mut self.back {
+            back.forget();
+        }
+        self.wants(s.sender.next_seq());
+        loop {
+            self.interrupted()?;
+            self.take_acks(s)?;
+            let mut filled = Filled::Dry;
+            if self.tx.is_empty() {
+                filled = self.fill(s)?;
+                self.wants(s.sender.next_seq());
+                self.show_sent(s);
+            }
+            let gone = self.tx.flush(&self.link.stats)?;
+            if gone && filled == Filled::Go {
+                continue;
+            }
+            let (due, mut wait) = self.clockwork()?;
+            if due && self.tx.is_empty() {
+                self.heartbeat(s)?;
+                continue;
+            }
+            if filled == Filled::Short {
+                wait = RETRY_MS;
+            }
+            self.wake.wait(wait);
+        }
+    }
+
+    fn show_sent(&self, s: &Session) {
+        let sent = s.sender.next_seq().prev();
+        self.link.sent.store(sent.0, kernel::sync::atomic::Relaxed);
+    }
+
+    /// What every message of this session says; `in_sync` is what the peer may rely on.
+    fn session_envelope(&self, s: &mut Session) -> Envelope {
+        let mut e = self.envelope();
+        let in_sync = {
+            let o = self.group.order.lock();
+            o.engine
+                .positions
+                .get(self.link.id)
+                .is_some_and(|p| p.in_sync)
+        };
+        if in_sync {
+            e.flags |= FLAG_IN_SYNC;
+        }
+        s.told_in_sync = in_sync;
+        e
+    }
+
+    fn heartbeat(&mut self, s: &mut Session) -> Result<(), Ended> {
+        let e = self.session_envelope(s);
+        let echo_ns = self.rx.peer_time_ns;
+        s.sender.commit_told(e.commit);
+        self.say(&e, &Message::Heartbeat { echo_ns })
+    }
+
+    /// The peer learns at once that writers wait for it, or wait no more.
+    pub(super) fn tell_in_sync(&mut self, s: &mut Session, in_sync: bool) -> Result<(), Ended> {
+        if in_sync != s.told_in_sync && self.tx.has_room() {
+            self.heartbeat(s)?;
+        }
+        Ok(())
+    }
+
+    /// Fills the outbox with what may be sent now.
+    fn fill(&mut self, s: &mut Session) -> Result<Filled, Ended> {
+        if !s.started {
+            s.started = true;
+            self.sync_start(s)?;
+        }
+        while self.tx.has_room() {
+            self.next_volume(s);
+            let plan = {
+                let o = self.group.order.lock();
+                let applied = o.engine.applier.applied();
+                let window = &o.engine.window;
+                let plan = s
+                    .sender
+                    .plan(o.engine.head(), o.engine.commit(), |item, last| {
+                        window.newest_overlap(&item.range, applied, last)
+                    });
+                plan
+            };
+            match plan {
+                Send::Record(seq) => match self.record(s, seq)? {
+                    Filled::Go => {}
+                    other => return Ok(other),
+                },
+                Send::ReadCopy(item) => {
+                    if !self.tx.is_empty() {
+                        // What is ready need not wait for the disk.
+                        return Ok(Filled::Go);
+                    }
+                    if !self.read_region(s, &item)? {
+                        return Ok(Filled::Short);
+                    }
+                }
+                Send::Copy(item) => self.copy(s, &item)?,
+                Send::SyncEnd { end, items } => {
+                    self.sync_ends(end)?;
+                    let e = self.session_envelope(s);
+                    self.say(&e, &Message::SyncEnd { end, items })?;
+                    s.sender.end_sent();
+                    s.end_item = Some(items.saturating_add(1));
+                }
+                Send::Commit => {
+                    let e = self.session_envelope(s);
+                    s.sender.commit_told(e.commit);
+                    self.say(&e, &Message::CommitPoint)?;
+                }
+                Send::Nothing => return Ok(Filled::Dry),
+            }
+        }
+        Ok(Filled::Go)
+    }
+
+    /// One record; `Go`: it is in the outbox.
+    fn record(&mut self, s: &mut Session, seq: Seq) -> Result<Filled, Ended> {
+        let (held, epoch, commit, in_sync) = {
+            let o = self.group.order.lock();
+            (
+                o.held(seq),
+                o.epochs.at(seq).0,
+                o.engine.commit(),
+                o.engine
+                    .positions
+                    .get(self.link.id)
+                    .is_some_and(|p| p.in_sync),
+            )
+        };
+        let (record, payload) = match held {
+            Some(held) => held,
+            None => match self.from_log(seq)? {
+                Some(held) => held,
+                None => return Ok(Filled::Short),
+            },
+        };
+        if !s.sender.fits(&record) {
+            if let Some(back) = &mut self.back {
+                // It was taken out of what was read back; it will be wanted again.
+                back.forget();
+            }
+            return self.commit_alone(s, commit);
+        }
+        let envelope = Envelope {
+            flags: if in_sync { FLAG_IN_SYNC } else { 0 },
+            session: self.session,
+            position: Position { epoch, seq },
+            commit,
+            time_ns: clock::wall_ns(),
+            ..Envelope::default()
+        };
+        s.told_in_sync = in_sync;
+        self.tx
+            .push(payload, |out| wire::encode_record(&envelope, &record, out))?;
+        s.sender.record_sent(&record, commit);
+        Ok(Filled::Go)
+    }
+
+    /// No credit for the next record: the commit point must get through all the same.
+    fn commit_alone(&mut self, s: &mut Session, commit: Seq) -> Result<Filled, Ended> {
+        if s.sender.owes_commit(commit) {
+            let e = self.session_envelope(s);
+            s.sender.commit_told(e.commit);
+            self.say(&e, &Message::CommitPoint)?;
+        }
+        Ok(Filled::Dry)
+    }
+
+    fn from_log(&mut self, seq: Seq) -> Result<Option<(Record, Option<Arc<PageBuf>>)>, Ended> {
+        if self.back.is_none() {
+            self.back = Some(ReadBack::new(&self.group).map_err(|_| Ended::no_memory())?);
+        }
+        match &mut self.back {
+            Some(back) => back.get(&self.group, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// When all regions of a volume were sent: the next volume, or the end.
+    fn next_volume(&mut self, s: &mut Session) {
+        let commit = self.group.order.lock().engine.commit();
+        let Some(c) = &mut s.sender.copies else {
+            return;
+        };
+        while c.volume_done() {
+            let done = c.volume();
+            let after = s.volumes.iter().skip_while(|v| v.id != done).nth(1);
+            match after {
+                Some(v) => c.next_volume(v.id, v.size),
+                None => c.finish(commit),
+            }
+        }
+    }
+
+    /// Announces a synchronisation, new or resumed.
+    fn sync_start(&mut self, s: &mut Session) -> Result<(), Ended> {
+        let Some(mut job) = s.sync else {
+            return Ok(());
+        };
+        job.measure(&s.volumes);
+        let mut ids =
+            KVec::with_capacity(s.volumes.len(), GFP_KERNEL).map_err(|_| Ended::no_memory())?;
+        for v in s.volumes.iter() {
+            ids.push(U16::new(v.id.0), GFP_KERNEL)
+                .map_err(|_| Ended::no_memory())?;
+        }
+        let e = self.session_envelope(s);
+        let bytes = job.total_bytes.saturating_sub(job.done_bytes);
+        let start = SyncStart::new(SyncKind::Full, job.start, bytes, &ids);
+        self.say(&e, &Message::SyncStart(start))?;
+        if let Some(j) = &mut self.link.view.lock().sync {
+            j.total_bytes = job.total_bytes;
+            j.done_bytes = job.done_bytes;
+        }
+        Ok(())
+    }
+
+    /// Reads a region from the data volume. `false`: no memory now.
+    fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, Ended> {
+        let bytes = item.range.bytes().0 as usize;
+        let Some(mut buf) = self.group.pool.try_take(bytes) else {
+            return Ok(false);
+        };
+        let volume = self.group.order.lock().volume(item.range.volume);
+        let Some(volume) = volume else {
+            return Err(Ended::lost(
+                Reason::WaitingVolumes,
+                format_args!("a volume of the group is not active any more; its synchronisation goes on when it is back"),
+            ));
+        };
+        s.sender.copy_begins();
+        volume
+            .data
+            .read_buf_sync(item.range.sector.0, &mut buf, 0, bytes)
+            .map_err(|e| {
+                Ended::closed(
+                    Reason::DataFailed,
+                    Code::Failed,
+                    format_args!("reading volume {} for the synchronisation failed at sector {} (error {}); trying again", volume.name.as_str(), item.range.sector, e.to_errno()),
+                )
+            })?;
+        let commit = self.group.order.lock().engine.commit();
+        s.sender.copy_read(commit);
+        let mut zeroes = true;
+        let looked = buf.for_each_chunk(0, bytes, |c| zeroes = zeroes && is_zero(c));
+        let crc = match (looked, zeroes) {
+            (Ok(()), true) => None,
+            _ => Some(buf.crc32c(0, 0, bytes).map_err(|_| Ended::no_memory())?),
+        };
+        s.read = Some(match crc {
+            None => Read { buf: None, crc: 0 },
+            Some(crc) => Read {
+                buf: Some(Arc::new(buf, GFP_KERNEL).map_err(|_| Ended::no_memory())?),
+                crc,
+            },
+        });
+        Ok(true)
+    }
+
+    fn copy(&mut self, s: &mut Session, item: &CopyItem) -> Result<(), Ended> {
+        let Some(read) = s.read.take() else {
+            return Err(Ended::wire(WireError::Field(
+                "region copy that was not read",
+            )));
+        };
+        let e = self.session_envelope(s);
+        let copy = RegionCopy {
+            item: item.item,
+            after: item.after,
+            range: item.range,
+            zeroes: read.buf.is_none(),
+            payload_crc: read.crc,
+        };
+        let bytes = if read.buf.is_some() {
+            u64::from(item.range.sectors) * SECTOR_BYTES
+        } else {
+            0
+        };
+        self.tx.push(read.buf, |out| {
+            wire::encode(&e, &Message::RegionCopy(copy), out)
+        })?;
+        s.sender.commit_told(e.commit);
+        s.sender.copy_sent(bytes);
+        Ok(())
+    }
+
+    /// Whether the group is still what this session was made for.
+    pub(super) fn still_primary(&self) -> bool {
+        self.group.role() == Role::Primary
+    }
+
+    /// The peer is consistent.
+    pub(super) fn sync_over(&mut self, s: &mut Session) -> Result<(), Ended> {
+        let end = self.link.view.lock().sync.and_then(|j| j.end);
+        sync::finished(&self.group, &self.link, end)?;
+        s.sync = None;
+        s.end_item = None;
+        s.sender.copies = None;
+        Ok(())
+    }
+}
+
+/// Whether these bytes are all zero.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0u8, |all, b| all | b) == 0
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a link shows of itself: a copy of everything at one moment, for netlink and `dmsetup status`.
+
+use super::Link;
+use crate::{group::Group, reason::Reason};
+use kernel::{str::CString, sync::atomic::Relaxed};
+use replicate_core::{
+    engine::{Log, Role},
+    group::Mode,
+    link::state::State,
+    units::{HostId, Seq},
+};
+use replicate_linux::clock;
+
+/// A link at one moment. Counters are read from [`Link::stats`].
+pub(crate) struct Snapshot {
+    pub(crate) state: State,
+    pub(crate) mode: Mode,
+    pub(crate) in_sync: bool,
+    pub(crate) reason: Reason,
+    pub(crate) text: Option<CString>,
+    pub(crate) since_ns: u64,
+    /// `HostId::NONE` until it has been met.
+    pub(crate) peer_host: HostId,
+    /// Of a primary only.
+    pub(crate) sent: Option<Seq>,
+    pub(crate) received: Seq,
+    pub(crate) logged: Seq,
+    pub(crate) applied: Seq,
+    pub(crate) behind_records: u64,
+    pub(crate) behind_bytes: u64,
+    pub(crate) behind_ms: u64,
+    /// 0: not measured.
+    pub(crate) rtt_us: u64,
+    /// Done and total bytes of a synchronisation under way.
+    pub(crate) sync: Option<(u64, u64)>,
+    /// When the peer was last heard, ns since 1970; 0: never.
+    pub(crate) contact_ns: u64,
+    pub(crate) window_bytes: u64,
+}
+
+/// How far a peer is behind.
+#[derive(Default)]
+struct Behind {
+    records: u64,
+    bytes: u64,
+    /// When the oldest record that it lacks was written, ns since 1970; 0: not known.
+    since_ns: u64,
+}
+
+impl Link {
+    /// Name of its state.
+    pub(crate) fn state_name(&self) -> &'static str {
+        self.view.lock().shown.name()
+    }
+
+    /// Everything at one moment. May sleep.
+    pub(crate) fn status(&self, group: &Group) -> Snapshot {
+        let (role, mode, in_sync, acks, behind) = {
+            let o = group.order.lock();
+            let e = &o.engine;
+            let p = e.positions.get(self.id).copied();
+            let role = e.role();
+            let (mode, in_sync) = p.map_or((Mode::Async, false), |p| (p.mode, p.in_sync));
+            let acks = p.map_or((Seq::NONE, Seq::NONE, Seq::NONE), |p| {
+                (p.received, p.logged.max(p.kept), p.applied)
+            });
+            let behind = match role {
+                Role::Primary => behind(&o, acks.1),
+                Role::Secondary => Behind::default(),
+            };
+            (role, mode, in_sync, acks, behind)
+        };
+        let now = clock::wall_ns();
+        let v = self.view.lock();
+        let text = v.text.as_ref().and_then(|t| CString::try_from(&**t).ok());
+        let (acks, behind_records) = match role {
+            Role::Primary => (acks, behind.records),
+            Role::Secondary => (
+                (v.acked.received, v.acked.logged, v.acked.applied),
+                v.peer_head.since(v.acked.logged),
+            ),
+        };
+        let since = if behind.since_ns > 0 {
+            behind.since_ns
+        } else {
+            v.level_ns
+        };
+        Snapshot {
+            state: v.shown,
+            mode,
+            in_sync: in_sync || (role == Role::Secondary && v.told_in_sync && self.is_connected()),
+            reason: v.reason,
+            text,
+            since_ns: v.since_ns,
+            peer_host: v.peer_host,
+            sent: (role == Role::Primary).then(|| Seq(self.sent.load(Relaxed))),
+            received: acks.0,
+            logged: acks.1,
+            applied: acks.2,
+            behind_records,
+            behind_bytes: behind.bytes,
+            behind_ms: if behind_records > 0 && since > 0 {
+                now.saturating_sub(since) / 1_000_000
+            } else {
+                0
+            },
+            rtt_us: self.rtt_us.load(Relaxed),
+            sync: v.sync.map(|j| (j.done_bytes, j.total_bytes)),
+            contact_ns: self.contact_ns.load(Relaxed),
+            window_bytes: self.window_bytes(group),
+        }
+    }
+}
+
+/// How far a peer that has everything up to `logged` on stable storage is behind.
+fn behind(o: &crate::group::order::Order, logged: Seq) -> Behind {
+    let e = &o.engine;
+    let head = e.head();
+    if logged >= head {
+        return Behind::default();
+    }
+    let next = logged.next();
+    let since_ns = e.window.get(next).map_or(0, |s| s.record.time_ns);
+    let mut bytes = 0u64;
+    let mut from = next;
+    if let Log::Ring(w) = &e.log {
+        // What is in the log: by its places, which need no look at each record.
+        if let Some(mark) = w.index.find(next) {
+            if next <= w.logged_head() {
+                bytes = w.ring.head().0.saturating_sub(mark.place.0);
+                from = w.logged_head().next();
+            }
+        }
+    }
+    while from <= head {
+        if let Some(s) = e.window.get(from) {
+            bytes = bytes.saturating_add(u64::from(s.record.payload_bytes()));
+        }
+        from = from.next();
+    }
+    Behind {
+        records: head.since(logged),
+        bytes,
+        since_ns,
+    }
+}

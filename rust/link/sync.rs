@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Synchronisation, as far as it outlives a session: what was asked for, how far it is, what is durable.
+//!
+//! A sync is wanted by a command, begins with the next session (which the command asks for), and may take
+//! several. The link's slot in the superblock says how far the peer's copies are durable; it is
+//! written now and then, and with it the applier stands still, so that no checkpoint writes an older slot.
+
+use super::{ended::Ended, worker::Worker, Link};
+use crate::{
+    event::{self, Code as Event, Severity},
+    group::{order::Phase, Group},
+    reason::Reason,
+    refuse::Refusal,
+    volume::State as VolumeState,
+};
+use kernel::prelude::*;
+use replicate_core::{
+    engine::Role,
+    group::{self, Volume},
+    link::{copies::Copies, state},
+    log::superblock::{self, LinkState, Superblock, SyncState},
+    units::{Chain, HostId, Position, Sector, Seq, VolumeId, SECTOR_BYTES},
+};
+use replicate_linux::{
+    clock,
+    errno::{EOPNOTSUPP, ETIMEDOUT},
+};
+
+/// The superblock says so often how far a sync is.
+const SAVE_NS: u64 = 2_000_000_000;
+/// How long `--assume-clean` waits for the peer.
+const PATIENCE_MS: u32 = 10_000;
+
+/// Which synchronisation. The numbers of the netlink interface are those of its enum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Copy everything.
+    Full,
+    /// Copy nothing: both sides are known to be equal.
+    AssumeClean,
+}
+
+/// A synchronisation that is wanted or under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub(crate) kind: Kind,
+    /// The peer has not begun it yet.
+    pub(crate) fresh: bool,
+    /// It may discard what the peer has.
+    pub(crate) force: bool,
+    pub(crate) start: Position,
+    /// How far the peer's copies are durable.
+    pub(crate) at: (VolumeId, Sector),
+    /// Where it ends, once all copies were sent.
+    pub(crate) end: Option<Seq>,
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
+    saved_ns: u64,
+}
+
+impl Job {
+    fn new(kind: Kind, force: bool, first: Option<&Volume>) -> Job {
+        let mut job = Job {
+            kind,
+            fresh: true,
+            force,
+            start: Position::default(),
+            at: (VolumeId(0), Sector(0)),
+            end: None,
+            done_bytes: 0,
+            total_bytes: 0,
+            saved_ns: 0,
+        };
+        job.begin_anew(first);
+        job
+    }
+
+    /// The one that a slot of the superblock records.
+    pub(super) fn recorded(s: &SyncState) -> Job {
+        Job {
+            kind: Kind::Full,
+            fresh: s.cursor == Sector(0) && s.end.is_none(),
+            force: false,
+            start: s.start,
+            at: (s.volume, s.cursor),
+            end: s.end.map(|p| p.seq),
+            done_bytes: 0,
+            total_bytes: 0,
+            saved_ns: 0,
+        }
+    }
+
+    /// What was copied so far is worth nothing.
+    pub(super) fn begin_anew(&mut self, first: Option<&Volume>) {
+        self.fresh = true;
+        self.end = None;
+        self.done_bytes = 0;
+        self.at = (first.map_or(VolumeId(0), |v| v.id), Sector(0));
+    }
+
+    /// The copies still to be made, in a new session. Copies go volume by volume, in the order of the table.
+    pub(super) fn copies(&self, volumes: &[Volume]) -> Option<Copies> {
+        let v = volumes.iter().find(|v| v.id == self.at.0);
+        let (v, cursor) = match v {
+            Some(v) => (v, self.at.1),
+            None => (volumes.first()?, Sector(0)),
+        };
+        Some(Copies::new(v.id, v.size, cursor.min(v.size)))
+    }
+
+    /// Done and total bytes for this cursor.
+    pub(super) fn measure(&mut self, volumes: &[Volume]) {
+        let mut before = 0u64;
+        self.total_bytes = 0;
+        let mut seen = false;
+        for v in volumes {
+            let bytes = v.size.0.saturating_mul(SECTOR_BYTES);
+            self.total_bytes = self.total_bytes.saturating_add(bytes);
+            if v.id == self.at.0 {
+                seen = true;
+                before = before.saturating_add(self.at.1 .0.saturating_mul(SECTOR_BYTES));
+            } else if !seen {
+                before = before.saturating_add(bytes);
+            }
+        }
+        self.done_bytes = before;
+    }
+
+    fn state(&self) -> SyncState {
+        SyncState {
+            kind: replicate_core::group::SyncKind::Full,
+            volume: self.at.0,
+            cursor: self.at.1,
+            start: self.start,
+            end: None,
+        }
+    }
+}
+
+impl Link {
+    /// `sync --full`, `--assume-clean`, or `--stop` (`None`). May sleep; no lock may be held.
+    pub(crate) fn sync(
+        &self,
+        group: &Group,
+        kind: Option<Kind>,
+        force: bool,
+    ) -> Result<(), Refusal> {
+        let name = self.name.as_str();
+        let (role, phase) = {
+            let o = group.order.lock();
+            (o.engine.role(), o.phase)
+        };
+        if role != Role::Primary {
+            return Err(Refusal::new(
+                EPERM,
+                format_args!(
+                    "sync: link {name}: this host is the secondary; say it on the primary"
+                ),
+            ));
+        }
+        if phase != Phase::Active {
+            return Err(Refusal::new(
+                EAGAIN,
+                format_args!(
+                    "sync: group {} is not running normally, see 'dmrepl status'",
+                    group.name.as_str()
+                ),
+            ));
+        }
+        match kind {
+            Some(Kind::Full) => self.sync_full(group, force),
+            Some(Kind::AssumeClean) => self.assume_clean(group, force),
+            None => self.sync_stop(group),
+        }
+    }
+
+    fn sync_full(&self, group: &Group, force: bool) -> Result<(), Refusal> {
+        let first = first_volume(group)?;
+        // Nothing changes before the session that begins it: an in-sync link leaves that state in good order.
+        self.view.lock().sync = Some(Job::new(Kind::Full, force, Some(&first)));
+        self.restart();
+        Ok(())
+    }
+
+    fn assume_clean(&self, group: &Group, force: bool) -> Result<(), Refusal> {
+        let first = first_volume(group)?;
+        let name = self.name.as_str();
+        if quiet_head(group).is_none() {
+            return Err(Refusal::new(
+                EBUSY,
+                format_args!("sync: --assume-clean of link {name} only before the group's first write, or with all its volumes suspended ('dmsetup suspend') and drained; else use --full"),
+            ));
+        }
+        self.sync_over.set(false);
+        self.view.lock().sync = Some(Job::new(Kind::AssumeClean, force, Some(&first)));
+        self.restart();
+        let wake = self
+            .changed
+            .wait_until_killable(PATIENCE_MS, || self.sync_over.get());
+        let over = self.sync_over.get();
+        let mut v = self.view.lock();
+        if !over {
+            v.sync = None;
+        }
+        if let Err(e) = wake {
+            return Err(Refusal::new(e, format_args!("sync: interrupted")));
+        }
+        match (over, v.state) {
+            (true, state::State::CatchingUp | state::State::Streaming) => Ok(()),
+            (false, _) => Err(Refusal::new(
+                ETIMEDOUT,
+                format_args!("sync: the secondary of link {name} did not answer within {} s; nothing was changed: connect it first", PATIENCE_MS / 1000),
+            )),
+            (true, _) => Err(Refusal::new(
+                EIO,
+                format_args!("sync: link {name}: {}", v.text.as_ref().and_then(|t| t.to_str().ok()).unwrap_or("the secondary refused")),
+            )),
+        }
+    }
+
+    fn sync_stop(&self, group: &Group) -> Result<(), Refusal> {
+        let name = self.name.as_str();
+        let Some(job) = self.view.lock().sync.take() else {
+            return Err(Refusal::new(
+                ENOENT,
+                format_args!("sync: no synchronisation of link {name} is under way"),
+            ));
+        };
+        if job.fresh {
+            // It has not begun: the peer is what it was.
+            return Ok(());
+        }
+        write_slot(group, self, |_, slot| {
+            slot.state = LinkState::NeedsSync;
+            slot.sync = None;
+            group.order.lock().engine.positions.set_needs_sync(self.id);
+        })?;
+        event::link(
+            group,
+            self,
+            Event::SyncStopped,
+            Severity::Warning,
+            Reason::Admin,
+            "synchronisation stopped by command; the secondary stays inconsistent until the next one",
+        );
+        self.restart();
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// The peer is ready: what was begun is durable there. Makes it durable here.
+    pub(super) fn sync_began(
+        &mut self,
+        begins: &Option<Kind>,
+        host: HostId,
+        start: Seq,
+        chain: Option<Chain>,
+    ) -> Result<(), Ended> {
+        let (group, link) = (&self.group, &self.link);
+        let job = link.view.lock().sync;
+        let own = |r: Refusal| Ended::own(Reason::LogFailed, r);
+        match (begins, job) {
+            (Some(Kind::Full), Some(mut job)) => {
+                job.fresh = false;
+                write_slot(group, link, |sb, slot| {
+                    slot.peer = host;
+                    slot.state = LinkState::Syncing;
+                    slot.position = sb.lineage().position(start).unwrap_or_default();
+                    slot.chain = chain.unwrap_or_default();
+                    slot.sync = Some(job.state());
+                })
+                .map_err(own)?;
+                link.view.lock().sync = Some(job);
+                event::link(
+                    group,
+                    link,
+                    Event::SyncStarted,
+                    Severity::Info,
+                    Reason::Sync,
+                    "full synchronisation started",
+                );
+            }
+            (Some(Kind::AssumeClean), _) => {
+                write_slot(group, link, |sb, slot| {
+                    slot.peer = host;
+                    slot.state = LinkState::Normal;
+                    slot.position = sb.lineage().position(start).unwrap_or_default();
+                    slot.chain = chain.unwrap_or_default();
+                    slot.sync = None;
+                })
+                .map_err(own)?;
+                link.view.lock().sync = None;
+                event::link(
+                    group,
+                    link,
+                    Event::SyncDone,
+                    Severity::Info,
+                    Reason::Admin,
+                    "both sides were declared equal",
+                );
+            }
+            (Some(Kind::Full) | None, _) => {
+                let known = group.srl.read(|sb| sb.link(usize::from(link.id.0)));
+                let same = matches!(known, Ok(Some(l)) if l.peer == host && l.state != LinkState::NeedsSync);
+                if !same {
+                    write_slot(group, link, |sb, slot| {
+                        slot.peer = host;
+                        if slot.state == LinkState::NeedsSync {
+                            slot.state = LinkState::Normal;
+                            slot.position = sb.lineage().position(start).unwrap_or_default();
+                        }
+                    })
+                    .map_err(own)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer reported copies durable: the cursor moves, now and then in the superblock too.
+    pub(super) fn sync_moved(
+        &self,
+        cursor: (VolumeId, Sector),
+        volumes: &[Volume],
+    ) -> Result<(), Ended> {
+        let now = clock::monotonic_ns();
+        let job = {
+            let mut v = self.link.view.lock();
+            let Some(job) = &mut v.sync else {
+                return Ok(());
+            };
+            job.at = cursor;
+            job.measure(volumes);
+            if now.saturating_sub(job.saved_ns) < SAVE_NS {
+                return Ok(());
+            }
+            job.saved_ns = now;
+            *job
+        };
+        self.save(&job, None)
+    }
+
+    /// All copies were sent; the sync ends at `end`. Durable before the peer is told.
+    pub(super) fn sync_ends(&self, end: Seq) -> Result<(), Ended> {
+        let job = {
+            let mut v = self.link.view.lock();
+            let Some(job) = &mut v.sync else {
+                return Ok(());
+            };
+            job.end = Some(end);
+            *job
+        };
+        self.save(&job, Some(end))
+    }
+
+    fn save(&self, job: &Job, end: Option<Seq>) -> Result<(), Ended> {
+        write_slot(&self.group, &self.link, |sb, slot| {
+            let end = end.and_then(|s| sb.lineage().position(s));
+            slot.sync = Some(SyncState {
+                end: end.or(slot.sync.and_then(|s| s.end)),
+                ..job.state()
+            });
+        })
+        .map_err(|r| Ended::own(Reason::LogFailed, r))
+    }
+}
+
+/// The peer is consistent: the sync is over.
+pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<(), Ended> {
+    write_slot(group, link, |_, slot| {
+        slot.state = LinkState::Normal;
+        slot.sync = None;
+    })
+    .map_err(|r| Ended::own(Reason::LogFailed, r))?;
+    link.view.lock().sync = None;
+    group.order.lock().engine.positions.sync_ended(link.id);
+    let text = match at {
+        Some(seq) => Refusal::new(
+            EIO,
+            format_args!("synchronised: the secondary is consistent, up to record {seq} or later"),
+        ),
+        None => Refusal::new(
+            EIO,
+            format_args!("synchronised: the secondary is consistent"),
+        ),
+    };
+    event::link(
+        group,
+        link,
+        Event::SyncDone,
+        Severity::Info,
+        Reason::None,
+        text.text(),
+    );
+    Ok(())
+}
+
+/// The head and its chain, when nothing is under way and nothing can come: what `--assume-clean` declares.
+pub(super) fn quiet_head(group: &Group) -> Option<(Seq, Chain)> {
+    let o = group.order.lock();
+    let head = o.engine.head();
+    let still = head == Seq::NONE
+        || o.lanes
+            .iter()
+            .all(|l| l.volume.state() == VolumeState::Suspended);
+    let drained = o.engine.commit() == head && o.engine.applier.applied() == head;
+    if still && drained {
+        o.engine.window.chain_at(head).map(|chain| (head, chain))
+    } else {
+        None
+    }
+}
+
+fn first_volume(group: &Group) -> Result<Volume, Refusal> {
+    let first = group.srl.read(|sb| sb.volume(0).map(|s| s.volume))?;
+    first.ok_or_else(|| {
+        Refusal::new(
+            ENOENT,
+            format_args!(
+                "sync: group {} has no volume yet: create one with dmsetup",
+                group.name.as_str()
+            ),
+        )
+    })
+}
+
+/// Changes the link's slot durably, with the applier standing still. May sleep; no lock may be held.
+pub(super) fn write_slot(
+    group: &Group,
+    link: &Link,
+    change: impl FnOnce(&mut Superblock, &mut superblock::Link),
+) -> Result<(), Refusal> {
+    let _still = group.pause.hold();
+    group.srl.update(|sb| {
+        let slot = usize::from(link.id.0);
+        let mut l = sb.link(slot).ok_or_else(|| {
+            Refusal::new(
+                ENOENT,
+                format_args!(
+                    "link {}: its slot in the superblock is gone",
+                    link.name.as_str()
+                ),
+            )
+        })?;
+        change(sb, &mut l);
+        let _ = sb.set_link(slot, Some(&l));
+        Ok(())
+    })
+}
+
+/// Whether this mode makes writers wait.
+pub(super) fn is_sync(mode: group::Mode) -> bool {
+    mode != group::Mode::Async
+}
+
+/// What is not implemented yet.
+pub(crate) fn not_yet(what: &str) -> Refusal {
+    Refusal::new(EOPNOTSUPP, format_args!("{what} is not implemented yet"))
+}

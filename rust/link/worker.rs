@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The link's thread: attempts to have a session, one after the other, and what the end of one does.
+//!
+//! The end of a session comes in this order and no other: the event that the link left in-sync, then its
+//! positions, then the log worker is woken, which releases the writers that waited (P2). Nothing is locked
+//! while the thread waits; every wait ends by thread stop, `link disconnect`, or the peer timeout.
+
+use super::{
+    channel::{Inbox, Outbox},
+    ended::Ended,
+    read_back::ReadBack,
+    Link,
+};
+use crate::{
+    event::{self, Code as Event, Severity},
+    group::{order::Phase, Group},
+    reason::Reason,
+};
+use core::convert::Infallible;
+use kernel::{
+    prelude::*,
+    sync::{atomic::Relaxed, Arc},
+};
+use replicate_core::{
+    engine::Role,
+    group,
+    link::state::{self, backoff_ms, State},
+    units::{Position, Seq},
+    wire::{self, Code, Envelope, Header, Kind, Message},
+};
+use replicate_linux::{
+    clock,
+    event::{Event as Wake, FOREVER},
+    kthread::{should_stop, StopToken},
+    net::Stream,
+};
+
+/// A peer that refuses, or needs a sync, is asked again so often.
+const SLOW_MS: u32 = 5000;
+
+/// The thread's own things. See the module.
+pub(crate) struct Worker {
+    pub(crate) group: Arc<Group>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) rx: Inbox,
+    pub(crate) tx: Outbox,
+    /// What the thread waits on now.
+    pub(crate) wake: Arc<Wake>,
+    /// Reads the log back for a peer that is far behind; made when it is first needed.
+    pub(crate) back: Option<ReadBack>,
+    /// The session; 0 without one.
+    pub(crate) session: u64,
+    attempts: u32,
+}
+
+impl Worker {
+    /// The thread of `link`, not started. May sleep.
+    pub(crate) fn new(group: Arc<Group>, link: Arc<Link>) -> Result<Worker> {
+        Ok(Worker {
+            rx: Inbox::new()?,
+            tx: Outbox::new()?,
+            wake: link.wake.clone(),
+            back: None,
+            session: 0,
+            attempts: 0,
+            group,
+            link,
+        })
+    }
+
+    /// The thread's body.
+    pub(crate) fn run(mut self, stop: &StopToken) {
+        while !stop.should_stop() {
+            if self.link.overflow.take() {
+                let ended = self.overrun();
+                self.settle(ended);
+            }
+            if !self.link.enabled.get() {
+                self.link.wake.wait(FOREVER);
+                continue;
+            }
+            if self.link.kick.take() {
+                self.attempts = 0;
+            }
+            let role = self.group.role();
+            let Err(ended) = match role {
+                Role::Primary => self.primary(),
+                Role::Secondary => self.secondary(),
+            };
+            self.settle(ended);
+            self.back_off(role);
+        }
+    }
+
+    /// Waits before the next attempt; ends early when there is something new.
+    fn back_off(&mut self, role: Role) {
+        if role == Role::Secondary {
+            // It waits for a connection anyway.
+            return;
+        }
+        let ms = match self.link.state() {
+            State::Idle => return,
+            State::Refused | State::NeedsSync => SLOW_MS,
+            State::Connecting
+            | State::Handshake
+            | State::CatchingUp
+            | State::Streaming
+            | State::Syncing => backoff_ms(self.attempts),
+        };
+        self.attempts = self.attempts.saturating_add(1);
+        let link = &self.link;
+        link.wake.wait_until(ms, || {
+            link.kick.get() || link.overflow.get() || !link.enabled.get() || link.has_incoming()
+        });
+    }
+
+    /// A connection stands; what follows is shown as a handshake. The peer's messages are framed from here on.
+    pub(crate) fn open(&mut self, stream: &Arc<Stream>) -> Result<(), Ended> {
+        self.link.set_stream(Some(stream.clone()));
+        self.link.connected.set(true);
+        self.link.stats.connects.add(1);
+        self.wake = stream.event().clone();
+        stream.set_user_timeout(self.link.settings.peer_timeout_ms.load(Relaxed));
+        self.link.step(
+            &self.group,
+            state::Event::Connected,
+            Reason::None,
+            format_args!("connected to {}", stream.peer()),
+        );
+        // A command that came before there was a stream to break.
+        self.interrupted()
+    }
+
+    /// Messages may flow: the peer has proven itself.
+    pub(crate) fn framed(&mut self, stream: &Arc<Stream>, from: group::Role) {
+        self.rx.open(stream.clone(), from);
+        self.tx.open(stream.clone());
+    }
+
+    /// The session begins: from now on the group wakes this thread.
+    pub(crate) fn begin_session(&mut self, session: u64) -> Result<(), Ended> {
+        self.session = session;
+        self.rx.begin_session(session);
+        self.attempts = 0;
+        let mut o = self.group.order.lock();
+        o.link_wakes.retain(|(id, _)| *id != self.link.id);
+        o.link_wakes
+            .push_within_capacity((self.link.id, self.wake.clone()))
+            .map_err(|_| Ended::no_memory())
+    }
+
+    /// Whether the thread, or the session, shall end now.
+    pub(crate) fn interrupted(&self) -> Result<(), Ended> {
+        if should_stop() {
+            return Err(Ended::asked(
+                Code::Stopping,
+                format_args!("the link or its group is being removed"),
+            ));
+        }
+        if !self.link.enabled.get() {
+            let phase = self.group.order.lock().phase;
+            return Err(if phase == Phase::TakingOver {
+                Ended::asked(Code::TakeOver, format_args!("this host takes over"))
+            } else {
+                Ended::asked(Code::Disconnected, format_args!("disconnected by command"))
+            });
+        }
+        if self.link.overflow.take() {
+            return Err(self.overrun());
+        }
+        if self.link.kick.get() {
+            return Err(Ended::asked(
+                Code::Busy,
+                format_args!("the session begins anew"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn overrun(&self) -> Ended {
+        self.link.view.lock().sync = None;
+        Ended::needs_sync(
+            Reason::LogOverrun,
+            format_args!("the log is full of what the peer lacks, and was given up for it: use 'dmrepl sync --full' once the peer is back"),
+        )
+    }
+
+    /// Waits for the next message of the handshake.
+    pub(crate) fn expect(&mut self) -> Result<Header, Ended> {
+        let limit_ms = self.link.settings.peer_timeout_ms.load(Relaxed);
+        let start = clock::monotonic_ns();
+        loop {
+            self.tx.flush(&self.link.stats)?;
+            if let Some(header) = self.rx.poll(&self.link.stats)? {
+                self.contact();
+                return Ok(header);
+            }
+            self.interrupted()?;
+            let spent = (clock::monotonic_ns().saturating_sub(start) / 1_000_000) as u32;
+            if spent >= limit_ms {
+                return Err(Ended::lost(
+                    Reason::PeerTimeout,
+                    format_args!("the peer said nothing for {limit_ms} ms in the handshake"),
+                ));
+            }
+            self.wake.wait(limit_ms - spent);
+        }
+    }
+
+    /// The peer was heard.
+    pub(crate) fn contact(&self) {
+        self.link.contact_ns.store(clock::wall_ns(), Relaxed);
+    }
+
+    /// What every message of this host says.
+    pub(crate) fn envelope(&self) -> Envelope {
+        let o = self.group.order.lock();
+        let head = o.engine.head();
+        Envelope {
+            session: self.session,
+            position: Position {
+                epoch: o.epochs.at(head).0,
+                seq: head,
+            },
+            commit: o.engine.commit(),
+            time_ns: clock::wall_ns(),
+            ..Envelope::default()
+        }
+    }
+
+    /// Puts a small message in the outbox.
+    pub(crate) fn say(&mut self, envelope: &Envelope, message: &Message<'_>) -> Result<(), Ended> {
+        self.tx
+            .push(None, |out| wire::encode(envelope, message, out))
+    }
+
+    /// How long the thread may wait: until a heartbeat is due, or the peer is late. Says which is due now.
+    pub(crate) fn clockwork(&self) -> Result<(bool, u32), Ended> {
+        let s = &self.link.settings;
+        let beat = u64::from(s.heartbeat_ms.load(Relaxed).max(10));
+        let limit = u64::from(s.peer_timeout_ms.load(Relaxed).max(100));
+        let now = clock::monotonic_ns();
+        let silent = now.saturating_sub(self.rx.heard_ns) / 1_000_000;
+        if silent >= limit {
+            return Err(Ended::closed(
+                Reason::PeerTimeout,
+                Code::Stopping,
+                format_args!("the peer said nothing for {limit} ms; trying again"),
+            ));
+        }
+        let quiet = now.saturating_sub(self.tx.spoke_ns) / 1_000_000;
+        let due = quiet >= beat;
+        let wait = (limit - silent).min(beat.saturating_sub(quiet).max(1));
+        Ok((due, wait.min(u64::from(FOREVER - 1)) as u32))
+    }
+
+    /// The end of an attempt. See the module for the order.
+    fn settle(&mut self, ended: Ended) {
+        self.farewell(&ended);
+        let had_session = core::mem::take(&mut self.session) != 0;
+        self.link.set_stream(None);
+        if let Some(stream) = self.rx.stream.take() {
+            stream.shutdown();
+        }
+        self.tx.close();
+        self.wake = self.link.wake.clone();
+        if had_session {
+            self.link.stats.resets.add(1);
+        }
+        let was_in_sync = {
+            let o = self.group.order.lock();
+            o.engine
+                .positions
+                .get(self.link.id)
+                .is_some_and(|p| p.in_sync)
+        };
+        if was_in_sync {
+            event::link(
+                &self.group,
+                &self.link,
+                Event::LeftSync,
+                Severity::Warning,
+                ended.reason,
+                ended.refusal.text(),
+            );
+        }
+        {
+            let mut o = self.group.order.lock();
+            o.engine.positions.disconnected(self.link.id);
+            o.link_wakes.retain(|(id, _)| *id != self.link.id);
+        }
+        self.link.wants.store(u64::MAX, Relaxed);
+        self.group.log_wake.notify();
+        self.group.moved.notify();
+        self.show(&ended);
+        self.link.connected.set(false);
+        self.link.changed.notify();
+    }
+
+    /// Tells the peer why, if it is there to hear it. What does not go out at once is not waited for.
+    fn farewell(&mut self, ended: &Ended) {
+        let Some(code) = ended.tell else {
+            return;
+        };
+        if self.tx.stream.is_none() {
+            return;
+        }
+        let envelope = self.envelope();
+        let words = wire::Refusal {
+            code,
+            text: ended.refusal.text(),
+        };
+        let refuses = matches!(
+            ended.event,
+            Some(state::Event::Refused | state::Event::Overflowed)
+        );
+        let message = if refuses || self.session == 0 {
+            Message::Refuse(words)
+        } else {
+            Message::Goodbye(words)
+        };
+        if self.say(&envelope, &message).is_ok() {
+            let _ = self.tx.flush(&self.link.stats);
+        }
+    }
+
+    /// The state machine's step, and the events that go with it.
+    fn show(&self, ended: &Ended) {
+        let link = &self.link;
+        let text = ended.refusal.text();
+        let before = link.view.lock().reason;
+        if matches!(
+            ended.event,
+            Some(state::Event::Refused | state::Event::Overflowed)
+        ) {
+            link.answered.set(true);
+            let mut v = link.view.lock();
+            if v.sync
+                .is_some_and(|j| j.kind == super::sync::Kind::AssumeClean)
+            {
+                v.sync = None;
+                drop(v);
+                link.sync_over.set(true);
+            }
+        }
+        let step = match ended.event {
+            Some(event) => event,
+            None if !link.enabled.get() => state::Event::Disable,
+            None => state::Event::Lost,
+        };
+        link.step(&self.group, step, ended.reason, format_args!("{text}"));
+        if before == ended.reason {
+            return;
+        }
+        let special = match (ended.event, ended.reason) {
+            (Some(state::Event::Overflowed), _) => Some((Event::NeedsSync, Severity::Warning)),
+            (Some(state::Event::Refused), Reason::Forked) => {
+                Some((Event::Forked, Severity::Critical))
+            }
+            (_, Reason::Integrity) => Some((Event::Integrity, Severity::Warning)),
+            (_, Reason::Protocol) => Some((Event::BadPeer, Severity::Warning)),
+            _ => None,
+        };
+        if let Some((code, severity)) = special {
+            event::link(&self.group, link, code, severity, ended.reason, text);
+        }
+    }
+
+    /// A message that has no place here.
+    pub(crate) fn unexpected(kind: Kind) -> Ended {
+        Ended::closed(
+            Reason::Protocol,
+            Code::Protocol,
+            format_args!("connection dropped: {kind} where it makes no sense"),
+        )
+    }
+
+    /// The next thing to do never comes.
+    pub(crate) fn never(&self) -> Result<Infallible, Ended> {
+        Err(Ended::asked(Code::Stopping, format_args!("ended")))
+    }
+
+    /// First record that the sender still wants in memory.
+    pub(crate) fn wants(&self, seq: Seq) {
+        self.link.wants.store(seq.0, Relaxed);
+    }
+}
