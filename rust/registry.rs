@@ -104,6 +104,7 @@ pub(crate) fn listeners() -> Result<Arc<Listeners>, Refusal> {
 }
 
 /// Makes and starts a group, unless there is one of that name. May sleep.
+#[inline(never)]
 pub(crate) fn add(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
     let _adding = Adding.lock();
     let number = {

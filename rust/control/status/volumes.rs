@@ -50,6 +50,10 @@ fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
             Reason::DataFailed,
             "a write to the data device failed before; the records since are being written again",
         ),
+        State::Parked if !part.known => (
+            Reason::NotConnected,
+            "not in the volume table yet: it waits for the first contact with the primary",
+        ),
         State::Parked => (Reason::Recovery, "its I/O waits for the group"),
         State::Replaying => (
             Reason::Recovery,
