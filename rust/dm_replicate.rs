@@ -51,7 +51,7 @@ struct DmReplicate {
 impl kernel::Module for DmReplicate {
     fn init(module: &'static ThisModule) -> Result<Self> {
         if let Some(rule) = replicate_core::rules::left_out() {
-            pr_warn!("TEST BUILD without the {rule}: it loses data by design, never use it\n");
+            pr_warn!("TEST BUILD, left out: {rule}. It loses data by design, never use it\n");
         }
         let target = target::Registration::register(module)?;
         let control = control::Registration::new()?;

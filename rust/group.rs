@@ -21,6 +21,7 @@
 pub(crate) mod admission;
 pub(crate) mod epochs;
 pub(crate) mod order;
+pub(crate) mod scan;
 pub(crate) mod start;
 pub(crate) mod takeover;
 pub(crate) mod volumes;

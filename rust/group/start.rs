@@ -12,6 +12,7 @@
 use super::{
     epochs::EpochTable,
     order::{Flushes, Order, Phase, MAX_PINS, MAX_VOLUMES},
+    scan::{scan, Scanned},
     Group, Identity, Lists, Settings, Stats, Status,
 };
 use crate::{
@@ -20,10 +21,7 @@ use crate::{
     memory::{Engine, Fixed},
     reason::Reason,
     refuse::Refusal,
-    srl::{
-        reader::{found, NoBatch, Reader},
-        Srl,
-    },
+    srl::Srl,
 };
 use kernel::{
     new_mutex, new_spinlock,
@@ -38,24 +36,20 @@ use replicate_core::{
     group::{self, Name, Replica},
     lineage::{self, Epoch},
     log::{
-        recovery::{self, Outcome, Scan, Step, Want},
-        ring::{Index, Mark, Place, Ring},
+        recovery::{self, Step},
+        ring::Place,
         superblock::{LinkState, Superblock, Tail},
         writer::Writer,
     },
     order::window::Slot,
-    units::{Chain, EpochId, GroupUuid, Position, Seq},
+    units::{EpochId, GroupUuid, Position, Seq},
 };
-use replicate_linux::{
-    clock, errno::EUCLEAN, event::Event, kthread::Thread, pages::PagePool, random,
-};
+use replicate_linux::{clock, event::Event, kthread::Thread, pages::PagePool, random};
 
 /// Records in memory at most.
 const WINDOW_SLOTS: usize = 16384;
 /// Buckets of the place index.
 const WINDOW_BUCKETS: usize = 4096;
-/// Batches that the index knows exactly.
-const MARKS: usize = 8192;
 /// Pages that the pool keeps: four largest records, and the log worker's own.
 const RESERVE_PAGES: usize = 4 * 256 + 128;
 /// Page size, as the pool counts.
@@ -72,15 +66,6 @@ pub(crate) struct Config<'a> {
     pub(crate) commit_bytes: u64,
     pub(crate) start_wait_ms: u32,
     pub(crate) window_bytes: u64,
-}
-
-/// What the ring held.
-pub(crate) struct Scanned {
-    pub(crate) head: Seq,
-    pub(crate) place: Place,
-    pub(crate) chain_at_applied: Chain,
-    pub(crate) chain_at_head: Chain,
-    pub(crate) marks: Index<Fixed<Mark>>,
 }
 
 /// The facts of a superblock that a start needs.
@@ -230,88 +215,6 @@ fn check(config: &Config<'_>, srl: &Srl, facts: &Facts, shown: &str) -> Result<R
         ));
     }
     Ok(role)
-}
-
-/// Scans the ring under the lineage of `sb`. Reads only. May sleep.
-pub(crate) fn scan(
-    srl: &Srl,
-    sb: &Superblock,
-    uuid: GroupUuid,
-    applied: Seq,
-    shown: &str,
-) -> Result<Scanned, Refusal> {
-    let lineage = sb.lineage();
-    let tail = sb.tail();
-    let size = srl.ring_bytes().ok_or(EINVAL)?;
-    let place = Place(
-        tail.lap
-            .saturating_mul(size.0)
-            .saturating_add(tail.offset.0),
-    );
-    let ring = Ring::new(size, srl.block(), place, place);
-    let first = tail.seq.max(Seq(1));
-    let mut scan = Scan::new(ring, first, tail.chain, sb.commit().seq);
-    let mut marks = Index::new(Fixed::new(MARKS, Mark::default())?);
-    let mut reader = Reader::new(srl, uuid)?;
-    let mut chain_at_applied = tail.chain;
-    loop {
-        match scan.want(&lineage) {
-            Want::Batch(want) => match reader.batch(srl, &ring, want.place) {
-                Ok((head, epoch)) if want.matches(&ring, &head, &epoch) => {
-                    if head.first_seq <= applied && applied <= head.last_seq() {
-                        chain_at_applied = reader.chain_after(&head, applied);
-                    }
-                    marks.push(Mark {
-                        first: want.first,
-                        place: want.place,
-                        chain: want.chain,
-                    });
-                    scan.accept(found(&head), &lineage, |seq| reader.chain_after(&head, seq));
-                }
-                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
-                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
-            },
-            Want::Evidence(want) => match reader.descriptor(srl, &ring, want.place) {
-                Ok((head, epoch)) if want.proves(&ring, &head, &epoch) => {
-                    scan.evidence(found(&head), &lineage);
-                }
-                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
-                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
-            },
-            Want::Done(Outcome::Head { head, chain, place }) => {
-                return Ok(Scanned {
-                    head,
-                    place,
-                    chain_at_applied: if applied >= head { chain } else { chain_at_applied },
-                    chain_at_head: chain,
-                    marks,
-                })
-            }
-            Want::Done(Outcome::Corrupt {
-                missing,
-                proven,
-                place,
-            }) => {
-                return Err(Refusal::new(
-                    EUCLEAN,
-                    format_args!(
-                        "SRL {shown}: record {missing} at ring offset {} cannot be read, but {proven} was durable: the log is damaged; nothing was changed; take over on a secondary, or look with 'dmrepl srl check'",
-                        ring.offset(place)
-                    ),
-                ))
-            }
-        }
-    }
-}
-
-fn unreadable(shown: &str, e: Error) -> Refusal {
-    Refusal::new(
-        e,
-        format_args!(
-            "SRL {shown}: reading the log failed (error {}); nothing was changed",
-            e.to_errno()
-        ),
-    )
 }
 
 /// The superblock of this life, durable before anything of it is written, replayed or told.

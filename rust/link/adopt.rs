@@ -13,7 +13,7 @@ use crate::{
     event::{self, Code as Event, Severity},
     group::{
         epochs::EpochTable,
-        start::{scan, Scanned},
+        scan::{scan, Scanned},
         Group,
     },
     reason::Reason,

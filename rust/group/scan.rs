@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scanning the ring: at group add, and again when a new lineage cuts this host's log.
+//!
+//! The machine that decides is `replicate_core::log::recovery`; this reads for it. Nothing is written. Sleeps.
+
+use crate::{
+    memory::Fixed,
+    refuse::Refusal,
+    srl::{
+        reader::{found, NoBatch, Reader},
+        Srl,
+    },
+};
+use kernel::prelude::*;
+use replicate_core::{
+    log::{
+        recovery::{Outcome, Scan, Want},
+        ring::{Index, Mark, Place, Ring},
+        superblock::Superblock,
+    },
+    units::{Chain, GroupUuid, Seq},
+};
+use replicate_linux::errno::EUCLEAN;
+
+/// Batches that the index knows exactly.
+const MARKS: usize = 8192;
+
+/// What the ring held.
+pub(crate) struct Scanned {
+    pub(crate) head: Seq,
+    pub(crate) place: Place,
+    pub(crate) chain_at_applied: Chain,
+    pub(crate) chain_at_head: Chain,
+    pub(crate) marks: Index<Fixed<Mark>>,
+}
+
+/// Scans the ring under the lineage of `sb`. Reads only. May sleep.
+pub(crate) fn scan(
+    srl: &Srl,
+    sb: &Superblock,
+    uuid: GroupUuid,
+    applied: Seq,
+    shown: &str,
+) -> Result<Scanned, Refusal> {
+    let lineage = sb.lineage();
+    let tail = sb.tail();
+    let size = srl.ring_bytes().ok_or(EINVAL)?;
+    let place = Place(
+        tail.lap
+            .saturating_mul(size.0)
+            .saturating_add(tail.offset.0),
+    );
+    let ring = Ring::new(size, srl.block(), place, place);
+    let first = tail.seq.max(Seq(1));
+    let mut scan = Scan::new(ring, first, tail.chain, sb.commit().seq);
+    let mut marks = Index::new(Fixed::new(MARKS, Mark::default())?);
+    let mut reader = Reader::new(srl, uuid)?;
+    let mut chain_at_applied = tail.chain;
+    loop {
+        match scan.want(&lineage) {
+            Want::Batch(want) => match reader.batch(srl, &ring, want.place) {
+                Ok((head, epoch)) if want.matches(&ring, &head, &epoch) => {
+                    if head.first_seq <= applied && applied <= head.last_seq() {
+                        chain_at_applied = reader.chain_after(&head, applied);
+                    }
+                    marks.push(Mark {
+                        first: want.first,
+                        place: want.place,
+                        chain: want.chain,
+                    });
+                    scan.accept(found(&head), &lineage, |seq| reader.chain_after(&head, seq));
+                }
+                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
+                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
+            },
+            Want::Evidence(want) => match reader.descriptor(srl, &ring, want.place) {
+                Ok((head, epoch)) if want.proves(&ring, &head, &epoch) => {
+                    scan.evidence(found(&head), &lineage);
+                }
+                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
+                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
+            },
+            Want::Done(Outcome::Head { head, chain, place }) => {
+                return Ok(Scanned {
+                    head,
+                    place,
+                    chain_at_applied: if applied >= head { chain } else { chain_at_applied },
+                    chain_at_head: chain,
+                    marks,
+                })
+            }
+            Want::Done(Outcome::Corrupt {
+                missing,
+                proven,
+                place,
+            }) => {
+                return Err(Refusal::new(
+                    EUCLEAN,
+                    format_args!(
+                        "SRL {shown}: record {missing} at ring offset {} cannot be read, but {proven} was durable: the log is damaged; nothing was changed; take over on a secondary, or look with 'dmrepl srl check'",
+                        ring.offset(place)
+                    ),
+                ))
+            }
+        }
+    }
+}
+
+fn unreadable(shown: &str, e: Error) -> Refusal {
+    Refusal::new(
+        e,
+        format_args!(
+            "SRL {shown}: reading the log failed (error {}); nothing was changed",
+            e.to_errno()
+        ),
+    )
+}
