@@ -69,7 +69,7 @@ mod tests {
         let mut buf = [0xffu8; 8];
         let mut out = Writer::new(&mut buf);
         assert!(out.is_empty());
-        assert!(write!(out, "{}-{}", 12, "ab").is_ok());
+        assert!(write!(out, "{}-ab", 12).is_ok());
         assert!(!out.is_full());
         assert!(write!(out, "cdefg").is_ok());
         assert!(out.is_full());
