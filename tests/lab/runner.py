@@ -9,17 +9,20 @@ stays. A scenario passes when its function returns and no guest's kernel complai
     scenario_x.variant = "name"      the module with that fault put in
     scenario_x.timeout = 600         seconds before it counts as hung (default 300)
     scenario_x.long = True           only with --long
+    scenario_x.alone = True          nothing else may run meanwhile (it measures)
 
 A scenario that cannot run here raises lab.runner.Skip(reason).
 """
 
 import argparse
+import concurrent.futures
 import importlib
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -39,7 +42,12 @@ def discover(patterns: list, long: bool) -> list:
     """[(name, module, function)] of all scenarios that a pattern matches; all without patterns."""
     found = []
     for file in sorted(SCENARIOS.glob("[!_]*.py")):
-        module = importlib.import_module(f"scenarios.{file.stem}")
+        try:
+            module = importlib.import_module(f"scenarios.{file.stem}")
+        except Exception as error:  # a file that cannot be read must not hide the others
+            if not patterns or any(p in file.stem for p in patterns):
+                found.append((f"{file.stem}.import", None, _unreadable(error)))
+            continue
         for attribute in sorted(vars(module), key=_line(module)):
             function = getattr(module, attribute)
             if not attribute.startswith("scenario_") or not callable(function):
@@ -49,6 +57,14 @@ def discover(patterns: list, long: bool) -> list:
             if wanted or (not patterns and (long or not getattr(function, "long", False))):
                 found.append((name, module, function))
     return found
+
+
+def _unreadable(error: Exception):
+    """Stands for the scenarios of a file that could not be imported."""
+    def scenario(_lab):
+        raise error
+    scenario.guests = 0
+    return scenario
 
 
 def _line(module):
@@ -117,6 +133,31 @@ def report(name: str, code: int, output: str, seconds: float) -> str:
     return verdict
 
 
+def run_all(chosen: list, jobs: int, until: float) -> dict:
+    """Runs scenarios, `jobs` at a time; those that want to be alone come last, one by one."""
+    count = {"passed": 0, "failed": 0, "skipped": 0}
+    printing = threading.Lock()
+
+    def one(name, function):
+        if until and time.time() > until:
+            with printing:
+                print(f"failed  {name}: not run, the time for all scenarios was over", flush=True)
+                count["failed"] += 1
+            return
+        outcome = run_apart(name, getattr(function, "timeout", TIMEOUT) * jobs)
+        with printing:
+            count[report(name, *outcome)] += 1
+
+    together = [s for s in chosen if not getattr(s[2], "alone", False)]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(one, name, function) for name, _, function in together]:
+            done.result()
+    for name, _, function in chosen:
+        if getattr(function, "alone", False):
+            one(name, function)
+    return count
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/test")
     parser.add_argument("--list", action="store_true", help="name the scenarios, run none")
@@ -124,6 +165,9 @@ def main():
     parser.add_argument("--here", action="store_true", help="run one in this process")
     parser.add_argument("--until", type=float, default=0, metavar="UNIX-TIME",
                         help="scenarios that have not started by then fail as not run")
+    parser.add_argument("--jobs", type=int, default=max(1, int(os.environ.get("JOBS", 0)) or
+                                                        (os.cpu_count() or 1) // 2),
+                        help="scenarios at a time; each keeps about two cores busy")
     parser.add_argument("names", nargs="*", help="parts of names; all when none is given")
     options = parser.parse_args()
     sys.path.insert(0, str(paths.TOP / "tests"))
@@ -138,14 +182,7 @@ def main():
             print(f"{name}: {(function.__doc__ or '').strip().splitlines()[0] if function.__doc__ else ''}")
         return
     image.base()
-    count = {"passed": 0, "failed": 0, "skipped": 0}
-    for name, _, function in chosen:
-        if options.until and time.time() > options.until:
-            print(f"failed  {name}: not run, the time for all scenarios was over")
-            count["failed"] += 1
-            continue
-        verdict = report(name, *run_apart(name, getattr(function, "timeout", TIMEOUT)))
-        count[verdict] += 1
+    count = run_all(chosen, options.jobs, options.until)
     if options.names and not chosen:
         print(f"failed  no scenario matches {' '.join(options.names)}")
         count["failed"] += 1
