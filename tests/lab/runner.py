@@ -45,7 +45,7 @@ def discover(patterns: list, long: bool) -> list:
         try:
             module = importlib.import_module(f"scenarios.{file.stem}")
         except Exception as error:  # a file that cannot be read must not hide the others
-            if not patterns or any(p in file.stem for p in patterns):
+            if not patterns or any(p in f"{file.stem}.import" for p in patterns):
                 found.append((f"{file.stem}.import", None, _unreadable(error)))
             continue
         for attribute in sorted(vars(module), key=_line(module)):
