@@ -11,10 +11,7 @@ use kernel::{
     prelude::*,
     sync::atomic::{Atomic, Relaxed},
 };
-use replicate_linux::{
-    clock,
-    genl::Multicast,
-};
+use replicate_linux::{clock, genl::Multicast};
 
 replicate_linux::genl_family! {
     /// The generic netlink family of this module.
@@ -101,9 +98,12 @@ pub(crate) fn link(
     text: &str,
 ) {
     let (g, l) = (group.name.as_str(), link.name.as_str());
-    match severity {
-        Severity::Info => pr_info!("group {g}: link {l}: {text}\n"),
-        Severity::Warning | Severity::Critical => pr_warn!("group {g}: link {l}: {text}\n"),
+    // These two come with a change of state that says the same.
+    if !matches!(code, Code::NeedsSync | Code::Forked) {
+        match severity {
+            Severity::Info => pr_info!("group {g}: link {l}: {text}\n"),
+            Severity::Warning | Severity::Critical => pr_warn!("group {g}: link {l}: {text}\n"),
+        }
     }
     let about = About {
         link: Some(l),

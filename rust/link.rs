@@ -305,7 +305,10 @@ impl Link {
             let mut v = self.view.lock();
             let (next, actions) = state::step(v.state, event);
             let again = next == State::Handshake
-                && matches!(v.shown, State::Refused | State::NeedsSync | State::Connecting);
+                && matches!(
+                    v.shown,
+                    State::Refused | State::NeedsSync | State::Connecting
+                );
             let changed = !again && (v.shown != next || v.reason != reason);
             v.state = next;
             if changed {

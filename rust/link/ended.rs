@@ -54,9 +54,14 @@ impl Ended {
 
     /// Only a sync helps.
     pub(crate) fn needs_sync(reason: Reason, text: fmt::Arguments<'_>) -> Ended {
+        let code = if reason == Reason::NeverSynced {
+            Code::Inconsistent
+        } else {
+            Code::NeedsSync
+        };
         Ended {
             event: Some(Event::Overflowed),
-            tell: Some(Code::NeedsSync),
+            tell: Some(code),
             ..Ended::lost(reason, text)
         }
     }
@@ -83,10 +88,7 @@ impl Ended {
         Ended {
             event: Some(event),
             tell: None,
-            ..Ended::lost(
-                reason_of(r.code),
-                format_args!("the peer says: {} ({})", r.text, r.code),
-            )
+            ..Ended::lost(reason_of(r.code), format_args!("the peer says: {}", r.text))
         }
     }
 

@@ -142,11 +142,12 @@ impl Worker {
             }
             let burst = self.burst(s)?;
             self.digest(s, &burst)?;
-            if self.tx.is_empty() {
+            let held = !self.tx.is_empty();
+            if !held {
                 self.report(s)?;
             }
-            self.tx.flush(&self.link.stats)?;
-            if burst.more {
+            let gone = self.tx.flush(&self.link.stats)?;
+            if burst.more || (held && gone) {
                 continue;
             }
             let (due, mut wait) = self.clockwork()?;

@@ -16,7 +16,6 @@ use crate::reason::Reason;
 use core::convert::Infallible;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::Role,
     group::{SyncKind, Volume},
     link::{
         copies::CopyItem,
@@ -89,7 +88,8 @@ impl Worker {
         loop {
             self.interrupted()?;
             self.take_acks(s)?;
-            let mut filled = Filled::Dry;
+            // What is still going out must be gone before more is put behind it: then look again.
+            let mut filled = Filled::Go;
             if self.tx.is_empty() {
                 filled = self.fill(s)?;
                 self.wants(s.sender.next_seq());
@@ -369,11 +369,6 @@ impl Worker {
         s.sender.commit_told(e.commit);
         s.sender.copy_sent(bytes);
         Ok(())
-    }
-
-    /// Whether the group is still what this session was made for.
-    pub(super) fn still_primary(&self) -> bool {
-        self.group.role() == Role::Primary
     }
 
     /// The peer is consistent.

@@ -22,10 +22,7 @@ use replicate_core::{
     log::superblock::{self, LinkState, Superblock, SyncState},
     units::{Chain, HostId, Position, Sector, Seq, VolumeId, SECTOR_BYTES},
 };
-use replicate_linux::{
-    clock,
-    errno::{EOPNOTSUPP, ETIMEDOUT},
-};
+use replicate_linux::{clock, errno::ETIMEDOUT};
 
 /// The superblock says so often how far a sync is.
 const SAVE_NS: u64 = 2_000_000_000;
@@ -453,9 +450,4 @@ pub(super) fn write_slot(
 /// Whether this mode makes writers wait.
 pub(super) fn is_sync(mode: group::Mode) -> bool {
     mode != group::Mode::Async
-}
-
-/// What is not implemented yet.
-pub(crate) fn not_yet(what: &str) -> Refusal {
-    Refusal::new(EOPNOTSUPP, format_args!("{what} is not implemented yet"))
 }

@@ -17,7 +17,6 @@ use crate::{
     group::{order::Phase, Group},
     reason::Reason,
 };
-use core::convert::Infallible;
 use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
@@ -374,11 +373,6 @@ impl Worker {
             Code::Protocol,
             format_args!("connection dropped: {kind} where it makes no sense"),
         )
-    }
-
-    /// The next thing to do never comes.
-    pub(crate) fn never(&self) -> Result<Infallible, Ended> {
-        Err(Ended::asked(Code::Stopping, format_args!("ended")))
     }
 
     /// First record that the sender still wants in memory.
