@@ -133,7 +133,17 @@ mod tests {
         name
     }
 
-    fn make_tables() -> Result {
+    /// Frees the tables when dropped.
+    struct Made;
+
+    impl Drop for Made {
+        fn drop(&mut self) {
+            // SAFETY: The family is not registered any more.
+            unsafe { *PLACE.0.get() = None };
+        }
+    }
+
+    fn make_tables() -> Result<Made> {
         type Doit = unsafe extern "C" fn(*mut bindings::sk_buff, *mut raw::genl_info) -> c_int;
         type Dumpit =
             unsafe extern "C" fn(*mut bindings::sk_buff, *mut bindings::netlink_callback) -> c_int;
@@ -191,7 +201,7 @@ mod tests {
         tables.family.mcgrps = tables.groups.as_ptr();
         // SAFETY: Nobody uses the tables of an earlier test any more.
         unsafe { *PLACE.0.get() = Some(tables) };
-        Ok(())
+        Ok(Made)
     }
 
     /// A user's netlink socket.
@@ -331,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_request_is_answered() -> Result {
-        make_tables()?;
+        let _tables = make_tables()?;
         let registration = Registration::<TestFamily>::new()?;
         let mut client = Client::new()?;
         let attrs = [8, 0, 1, 0, 41, 0, 0, 0, 7, 0, 2, 0, b'a', b'b', 0, 0];
@@ -359,7 +369,7 @@ mod tests {
 
     #[test]
     fn refusals_carry_their_text() -> Result {
-        make_tables()?;
+        let _tables = make_tables()?;
         let registration = Registration::<TestFamily>::new()?;
         let mut client = Client::new()?;
         client.send(CMD_ECHO, 0, &[])?;
@@ -388,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_long_list_comes_in_pieces() -> Result {
-        make_tables()?;
+        let _tables = make_tables()?;
         let registration = Registration::<TestFamily>::new()?;
         let mut client = Client::new()?;
         client.send(CMD_LIST, bindings::NLM_F_DUMP, &[])?;
@@ -419,7 +429,7 @@ mod tests {
 
     #[test]
     fn events_reach_those_who_listen() -> Result {
-        make_tables()?;
+        let _tables = make_tables()?;
         let registration = Registration::<TestFamily>::new()?;
         let before = crate::genl::has_listeners::<TestFamily>(0);
         let unheard = Multicast::<TestFamily>::new(9, 128)?.send(0);
