@@ -46,7 +46,7 @@ use replicate_core::{
     engine::{position::LinkId, Role},
     group::{Name, Replica},
     link::copies::MAX_OUTSTANDING,
-    units::{EpochId, GroupUuid, HostId, Position, Seq},
+    units::{EpochId, GroupUuid, HostId, Seq},
 };
 use replicate_linux::{
     event::Event,
@@ -175,20 +175,6 @@ impl Group {
     /// Its identity.
     pub(crate) fn identity(&self) -> Identity {
         *self.identity.lock()
-    }
-
-    /// The newest position.
-    pub(crate) fn head(&self) -> Position {
-        let seq = self.order.lock().engine.head();
-        Position {
-            epoch: self.identity().epoch,
-            seq,
-        }
-    }
-
-    /// The commit point.
-    pub(crate) fn commit(&self) -> Seq {
-        self.order.lock().engine.commit()
     }
 
     /// Wakes every link's sender: something moved that it may want to tell. Does not sleep.

@@ -5,7 +5,11 @@
 /// A reason code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
-#[allow(missing_docs, reason = "documented in the netlink specification")]
+#[allow(
+    missing_docs,
+    dead_code,
+    reason = "the numbers are those of the netlink specification, which documents them; not all are given yet"
+)]
 pub(crate) enum Reason {
     #[default]
     None = 0,

@@ -122,7 +122,14 @@ fn show(s: &CStr) -> &str {
 }
 
 fn number(s: &CStr) -> Option<u32> {
-    show(s).parse().ok()
+    let digits = s.to_bytes();
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u32, |n, c| {
+        let digit = c.checked_sub(b'0').filter(|d| *d < 10)?;
+        n.checked_mul(10)?.checked_add(u32::from(digit))
+    })
 }
 
 fn bad(text: fmt::Arguments<'_>) -> Refusal {
@@ -207,7 +214,7 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
     let block = data
         .logical_block_size()
         .max(options.block_size.unwrap_or(512));
-    if size == 0 || size % u64::from(block / 512) != 0 {
+    if size == 0 || size.checked_rem(u64::from(block / 512)) != Some(0) {
         return Err(bad(format_args!(
             "volume {}/{}: {size} sectors are no whole number of {block}-byte blocks",
             name.as_str(),
@@ -228,8 +235,10 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
         data,
         table,
     );
+    let volume = Arc::new(volume, GFP_KERNEL)?;
+    group.enlist()?;
     Ok(Instanced {
-        volume: Arc::new(volume, GFP_KERNEL)?,
+        volume,
         group,
         block_size: options.block_size,
     })

@@ -141,6 +141,7 @@ impl Applier {
             }
             if u.sync_ended {
                 sb.set_consistent(false);
+                end_cursors(sb);
             }
             Ok(())
         })
@@ -218,7 +219,7 @@ fn put_link(
             link.position = p;
         }
     }
-    sb.set_link(slot, Some(&link));
+    let _ = sb.set_link(slot, Some(&link));
 }
 
 fn put_cursor(sb: &mut Superblock, volume: VolumeId, cursor: Sector) {
@@ -234,6 +235,18 @@ fn put_cursor(sb: &mut Superblock, volume: VolumeId, cursor: Sector) {
                 slot.volume.size
             };
             slot.state = VolumeState::Syncing;
+            let _ = sb.set_volume(i, &slot);
+        }
+    }
+}
+
+/// The synchronisation is over: no volume is in the middle of one.
+fn end_cursors(sb: &mut Superblock) {
+    for i in 0..sb.volume_count() {
+        if let Some(mut slot) = sb.volume(i) {
+            slot.state = VolumeState::Normal;
+            slot.cursor = Sector(0);
+            slot.end = Seq::NONE;
             let _ = sb.set_volume(i, &slot);
         }
     }

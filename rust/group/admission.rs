@@ -95,7 +95,6 @@ impl Group {
                 self.stats.bytes.add(bytes as u64);
                 self.log_wake.notify();
             }
-            Taken::Kept => {}
             Taken::End(bio, status) => bio.end(status),
             Taken::NotNow(bio) => self.park(volume, bio),
         }
@@ -140,7 +139,7 @@ impl Group {
                 drop(o);
                 self.park(volume, bio);
             }
-            Taken::Kept | Taken::Admitted => {
+            Taken::Admitted => {
                 drop(o);
                 self.log_wake.notify();
             }

@@ -88,6 +88,8 @@ pub(crate) struct Order {
     pub(crate) bios: Fixed<Option<MappedBio>>,
     /// Attached volumes.
     pub(crate) lanes: KVec<Lane>,
+    /// Device-mapper tables that name the group, those that are not active too.
+    pub(crate) tables: u32,
     /// Flushes that wait for the commit point they found.
     pub(crate) flushes: Flushes,
     /// Flushes that came later: they wait for a later one.
@@ -108,8 +110,6 @@ pub(crate) struct Order {
 
 /// What became of a bio handed to the group.
 pub(crate) enum Taken {
-    /// It has a seq, or waits in a list; it will be ended.
-    Kept,
     /// It has a place in the order: wake the log worker.
     Admitted,
     /// End it with this status, outside the lock.

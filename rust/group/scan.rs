@@ -31,7 +31,6 @@ pub(crate) struct Scanned {
     pub(crate) head: Seq,
     pub(crate) place: Place,
     pub(crate) chain_at_applied: Chain,
-    pub(crate) chain_at_head: Chain,
     pub(crate) marks: Index<Fixed<Mark>>,
 }
 
@@ -86,7 +85,6 @@ pub(crate) fn scan(
                     head,
                     place,
                     chain_at_applied: if applied >= head { chain } else { chain_at_applied },
-                    chain_at_head: chain,
                     marks,
                 })
             }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     applier::{pause::Pause, Applier},
+    event::{self, Code, Severity},
     log_worker::LogWorker,
     memory::{Engine, Fixed},
     reason::Reason,
@@ -33,7 +34,7 @@ use replicate_core::{
         position::{LinkId, Positions, MAX_LINKS},
         Log, NoRing, Role, Start,
     },
-    group::{self, Name, Replica},
+    group::{self, Name},
     lineage::{self, Epoch},
     log::{
         recovery::{self, Step},
@@ -73,7 +74,6 @@ struct Facts {
     uuid: GroupUuid,
     name: Name,
     role: group::Role,
-    replica: Replica,
     applied: Position,
     horizon: Position,
     redo: bool,
@@ -90,7 +90,6 @@ impl Facts {
             uuid: sb.group(),
             name: sb.group_name(),
             role: sb.role(),
-            replica: sb.replica(),
             applied: sb.applied(),
             horizon: sb.horizon(),
             redo: sb.redo(),
@@ -137,6 +136,22 @@ impl Group {
         write_superblock(&srl, &config, &facts, role, head, first_life)?;
         let group = build(config, srl, &facts, role, head, scanned)?;
         group.spawn()?;
+        if !first_life {
+            let text = Refusal::new(
+                EIO,
+                format_args!(
+                    "{}: the log ends at record {head}, {} of them are to be applied again",
+                    if role == Role::Primary {
+                        "primary"
+                    } else {
+                        "secondary"
+                    },
+                    head.since(facts.applied.seq)
+                ),
+            );
+            pr_info!("group {}: {}\n", group.name.as_str(), text.text());
+            event::group(&group, Code::Recovered, Severity::Info, text.text());
+        }
         Ok(group)
     }
 
@@ -280,7 +295,7 @@ fn cut_links(sb: &mut Superblock, head: Seq) {
                 && replicate_core::rules::on(replicate_core::rules::Rule::CutPositions)
             {
                 link.position = sb.lineage().position(head).unwrap_or_default();
-                sb.set_link(slot, Some(&link));
+                let _ = sb.set_link(slot, Some(&link));
             }
         }
     }
@@ -365,6 +380,7 @@ fn build_order(
             payloads: Fixed::from_fn(WINDOW_SLOTS, || None)?,
             bios: Fixed::from_fn(WINDOW_SLOTS, || None)?,
             lanes: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
+            tables: 0,
             flushes: Flushes::default(),
             later: Flushes::default(),
             pins: Fixed::new(MAX_PINS, None)?,

@@ -19,11 +19,7 @@ use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
 };
-use replicate_core::{
-    engine::Role,
-    group::Name,
-    units::{Sector, VolumeId},
-};
+use replicate_core::{engine::Role, group::Name, units::VolumeId};
 use replicate_linux::{
     dm::BioList,
     errno::BlkStatus, //
@@ -228,7 +224,21 @@ impl Group {
         }
     }
 
-    /// Detaches `volume` if it is the attached instance. May sleep.
+    /// A device-mapper table names the group from now on: until [`Self::detach`] it is not removed.
+    pub(crate) fn enlist(&self) -> Result<(), Refusal> {
+        let mut o = self.order.lock();
+        if o.phase == Phase::Gone {
+            drop(o);
+            return Err(Refusal::new(
+                ENODEV,
+                format_args!("group {} is being removed", self.name.as_str()),
+            ));
+        }
+        o.tables = o.tables.saturating_add(1);
+        Ok(())
+    }
+
+    /// Detaches `volume` if it is the attached instance. The end of what [`Self::enlist`] began. May sleep.
     pub(crate) fn detach(&self, volume: &Volume) {
         let mut out = BioList::new();
         let _still = self.pause.hold();
@@ -257,16 +267,7 @@ impl Group {
         while let Some(bio) = out.pop() {
             bio.end(BlkStatus::IOERR);
         }
-    }
-
-    /// Whether `volume` is big enough for what the table records under its name.
-    pub(crate) fn size_of(&self, name: &Name) -> Option<Sector> {
-        self.srl
-            .read(|sb| {
-                let i = sb.find_volume(name)?;
-                sb.volume(i).map(|s| s.volume.size)
-            })
-            .ok()
-            .flatten()
+        let mut o = self.order.lock();
+        o.tables = o.tables.saturating_sub(1);
     }
 }

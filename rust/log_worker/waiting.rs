@@ -4,6 +4,7 @@
 
 use super::LogWorker;
 use crate::{
+    event::{self, Code, Severity},
     group::order::{Order, Phase, Taken},
     volume::{State, Volume},
 };
@@ -84,7 +85,6 @@ impl LogWorker {
                 self.group.stats.bytes.add(bytes as u64);
                 true
             }
-            Taken::Kept => true,
             Taken::End(bio, status) => {
                 bio.end(status);
                 true
@@ -126,9 +126,17 @@ impl LogWorker {
         };
         if clock::monotonic_ns() >= until || self.group.links_answered() {
             let mut o = self.group.order.lock();
-            if let Phase::Holding { .. } = o.phase {
-                o.phase = Phase::Active;
-            }
+            let Phase::Holding { .. } = o.phase else {
+                return;
+            };
+            o.phase = Phase::Active;
+            drop(o);
+            event::group(
+                &self.group,
+                Code::GroupState,
+                Severity::Info,
+                "active: the links have answered, or start-wait has passed",
+            );
         }
     }
 }
