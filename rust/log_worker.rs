@@ -157,7 +157,8 @@ impl LogWorker {
                     self.flush = Some(unit);
                     let mut o = self.group.order.lock();
                     o.engine.flush_done(ok);
-                    let behind = o.engine.commit() < o.engine.written();
+                    // Also what is still being written: its flush is yet to come.
+                    let behind = o.engine.commit() < o.engine.head();
                     o.uncommitted_bytes = 0;
                     o.uncommitted_since = if behind { clock::monotonic_ns() } else { 0 };
                     "flush"
