@@ -157,9 +157,9 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
         ));
     }
     drop(present);
-    // The last word, under the lock that an activation takes: from here on none is let in.
+    // The last word, under the lock that a new table takes: from here on none is let in.
     let mut o = group.order.lock();
-    if o.lanes.is_empty() {
+    if o.tables == 0 {
         o.phase = Phase::Gone;
         return Ok(());
     }
@@ -167,7 +167,7 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
     Err(Refusal::new(
         EBUSY,
         format_args!(
-            "group {name}: a volume was activated meanwhile; remove it with 'dmsetup remove' first"
+            "group {name}: a device-mapper table that is not active names it (see 'dmsetup table --inactive'); drop it first, with 'dmsetup clear' or 'dmsetup remove'"
         ),
     ))
 }

@@ -66,9 +66,11 @@ impl Parts {
             GFP_KERNEL,
         )?;
         group.srl.read(|sb| {
+            let syncing = sb.inconsistent().is_some();
             for slot in sb.volumes() {
+                let part = in_table(&slot, syncing, &attached);
                 // Cannot fail: the table has no more places than that.
-                let _ = parts.push_within_capacity(Part::Volume(in_table(&slot, &attached)));
+                let _ = parts.push_within_capacity(Part::Volume(part));
             }
         })?;
         let mut unnumbered = attached.iter().filter(|v| {
@@ -125,13 +127,13 @@ impl Parts {
     }
 }
 
-fn in_table(slot: &VolumeSlot, attached: &[Arc<Volume>]) -> VolumePart {
+fn in_table(slot: &VolumeSlot, syncing: bool, attached: &[Arc<Volume>]) -> VolumePart {
     VolumePart {
         key: 1 + u64::from(slot.volume.id.0),
         facts: slot.volume,
         known: true,
         failed: slot.state == VolumeState::Failed,
-        cursor: (slot.state == VolumeState::Syncing).then_some(slot.cursor),
+        cursor: (syncing && slot.state == VolumeState::Syncing).then_some(slot.cursor),
         attached: attached
             .iter()
             .find(|v| v.name == slot.volume.name)
