@@ -283,6 +283,10 @@ impl Link {
         self.incoming.lock().is_some()
     }
 
+    fn incoming_host(&self) -> Option<HostId> {
+        self.incoming.lock().as_ref().map(|i| i.host)
+    }
+
     /// How much a secondary lets its primary have under way.
     fn window_bytes(&self, group: &Group) -> u64 {
         match self.settings.window_bytes.load(Relaxed) {

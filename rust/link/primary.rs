@@ -155,9 +155,7 @@ impl Worker {
             Message::Refuse(r) => {
                 let ended = Ended::by_peer(&r, false);
                 if r.code == Code::Forked {
-                    self.group.refuse_start(
-                        "the peer has taken over: this host's history is forked from it; give this side up by formatting its SRL again and adding it as secondary",
-                    );
+                    self.group.refuse_start(r.text);
                 }
                 Err(ended)
             }
@@ -181,7 +179,7 @@ impl Worker {
         let facts = Facts::of(&self.group)?;
         let decision = match self.rx.message(&header).map_err(Ended::wire)? {
             Message::State(s) if s.head.role == Role::Primary => {
-                return Err(rival(&self.group, &facts, &s))
+                return Err(rival(&self.group, &facts, &s, host))
             }
             Message::State(s) => decide(&self.group, &self.link, &facts, &s)?,
             Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
@@ -277,23 +275,23 @@ fn oldest(o: &Order) -> Seq {
 }
 
 /// Another primary answered.
-fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>) -> Ended {
+fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>, host: HostId) -> Ended {
+    let us = group.identity().host;
+    let forked = |new: HostId, old: HostId| {
+        Ended::refused(
+            Reason::Forked,
+            Code::Forked,
+            format_args!("host {new} took over from host {old}, their histories have forked: give the old one up (format its SRL again, add it as secondary, sync --full)"),
+        )
+    };
     match handshake::meet(&facts.lineage(), &s.lineage) {
         Rival::Newer => {
-            let ended = Ended::refused(
-                Reason::Forked,
-                Code::Forked,
-                format_args!("the peer has taken over: the histories of the two primaries have forked; give one side up by formatting its SRL again and adding it as secondary"),
-            );
+            let ended = forked(host, us);
             // A starting one must not write; a running one must not be stopped by a mistaken takeover.
             group.refuse_start(ended.refusal.text());
             ended
         }
-        Rival::Older => Ended::refused(
-            Reason::Forked,
-            Code::Forked,
-            format_args!("the peer is an old primary, this host took over from it: give the old side up by formatting its SRL again and adding it as secondary"),
-        ),
+        Rival::Older => forked(us, host),
         Rival::Same => Ended::refused(
             Reason::RoleConflict,
             Code::Role,

@@ -8,7 +8,7 @@
 
 use super::{
     ended::Ended,
-    read_back::ReadBack,
+    read_back::{Held, ReadBack},
     sync::{self, Job},
     worker::Worker,
 };
@@ -160,12 +160,11 @@ impl Worker {
                 let o = self.group.order.lock();
                 let applied = o.engine.applier.applied();
                 let window = &o.engine.window;
-                let plan = s
+                s
                     .sender
                     .plan(o.engine.head(), o.engine.commit(), |item, last| {
                         window.newest_overlap(&item.range, applied, last)
-                    });
-                plan
+                    })
             };
             match plan {
                 Send::Record(seq) => match self.record(s, seq)? {
@@ -216,7 +215,7 @@ impl Worker {
         };
         let (record, payload) = match held {
             Some(held) => held,
-            None => match self.from_log(seq)? {
+            None => match self.look_back(seq)? {
                 Some(held) => held,
                 None => return Ok(Filled::Short),
             },
@@ -253,7 +252,7 @@ impl Worker {
         Ok(Filled::Dry)
     }
 
-    fn from_log(&mut self, seq: Seq) -> Result<Option<(Record, Option<Arc<PageBuf>>)>, Ended> {
+    fn look_back(&mut self, seq: Seq) -> Result<Option<Held>, Ended> {
         if self.back.is_none() {
             self.back = Some(ReadBack::new(&self.group).map_err(|_| Ended::no_memory())?);
         }

@@ -196,6 +196,7 @@ impl Worker {
                 return Ok(header);
             }
             self.interrupted()?;
+            self.give_way()?;
             let spent = (clock::monotonic_ns().saturating_sub(start) / 1_000_000) as u32;
             if spent >= limit_ms {
                 return Err(Ended::lost(
@@ -205,6 +206,18 @@ impl Worker {
             }
             self.wake.wait(limit_ms - spent);
         }
+    }
+
+    /// Two primaries that connect to each other would wait for each other: the one with the higher host id answers.
+    fn give_way(&self) -> Result<(), Ended> {
+        let host = self.link.incoming_host();
+        if host.is_some_and(|h| self.group.identity().host > h) {
+            return Err(Ended::lost(
+                Reason::NotConnected,
+                format_args!("answering the peer's own connection"),
+            ));
+        }
+        Ok(())
     }
 
     /// The peer was heard.
