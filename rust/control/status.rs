@@ -42,7 +42,7 @@ pub(super) fn get(request: &mut Request<'_>) -> Result {
             let capacity = SCALAR_BYTES.saturating_add(parts.len().saturating_mul(PART_BYTES));
             let mut m = request.reply(CMD, capacity)?;
             scalars::tell(&mut m, &entry.group, &parts)?;
-            for part in parts.from_key(0) {
+            for part in parts.at_least(0) {
                 tell(&mut m, &entry.group, part)?;
             }
             Ok(m.send()?)
@@ -74,7 +74,7 @@ fn dump_group(dump: &mut Dump<'_>, group: &Group) -> Result<bool> {
     loop {
         // Keys of parts begin at 1.
         let from = dump.cursor(PART);
-        if from > 0 && parts.from_key(from).next().is_none() {
+        if from > 0 && parts.at_least(from).next().is_none() {
             return Ok(true);
         }
         let mut next = from.max(1);
@@ -84,7 +84,7 @@ fn dump_group(dump: &mut Dump<'_>, group: &Group) -> Result<bool> {
             } else {
                 m.str(g::NAME, group.name.as_str())?;
             }
-            for part in parts.from_key(from) {
+            for part in parts.at_least(from) {
                 match tell(m, group, part) {
                     Ok(()) => next = part.key().saturating_add(1),
                     // As many as fit; an entry without any is no progress.

@@ -93,13 +93,11 @@ impl Parts {
         for p in strangers {
             let _ = parts.push_within_capacity(p);
         }
-        let mut slots: KVec<&Arc<Link>> = KVec::with_capacity(links.len(), GFP_KERNEL)?;
-        for l in links.iter() {
-            let _ = slots.push_within_capacity(l);
-        }
-        slots.sort_unstable_by_key(|l| l.id);
-        for l in slots.iter() {
-            let _ = parts.push_within_capacity(Part::Link((*l).clone()));
+        for id in 0..MAX_LINKS {
+            let link = links.iter().find(|l| usize::from(l.id.0) == id);
+            if let Some(link) = link {
+                let _ = parts.push_within_capacity(Part::Link(link.clone()));
+            }
         }
         Ok(Parts(parts))
     }
@@ -109,7 +107,7 @@ impl Parts {
     }
 
     /// Those whose key is at least `from`.
-    pub(super) fn from_key(&self, from: u64) -> impl Iterator<Item = &Part> {
+    pub(super) fn at_least(&self, from: u64) -> impl Iterator<Item = &Part> {
         self.0.iter().filter(move |p| p.key() >= from)
     }
 
