@@ -84,6 +84,8 @@ impl Applier {
             let busy = self.turn();
             drop(turn);
             if !busy {
+                // Pages that a socket or a device still held did not come back to the pool.
+                let _ = self.group.pool.refill();
                 self.group.apply_wake.wait(IDLE_MS);
             }
         }
@@ -138,7 +140,8 @@ impl Applier {
             return true;
         }
         o.engine.role() == Role::Secondary
-            && (o.lanes.iter().any(|l| l.volume.state() == State::Suspended) || !self.group.all_present(&o))
+            && (o.lanes.iter().any(|l| l.volume.state() == State::Suspended)
+                || !self.group.all_present(&o))
     }
 
     /// Writes the records `first..=last` that are not superseded, and waits for all of them.
@@ -171,7 +174,11 @@ impl Applier {
             if slot.superseded {
                 return true;
             }
-            (slot.record, o.payload(seq), o.volume(slot.record.range.volume))
+            (
+                slot.record,
+                o.payload(seq),
+                o.volume(slot.record.range.volume),
+            )
         };
         let Some(volume) = volume.filter(|v| v.state() != State::Failed) else {
             return false;
@@ -189,7 +196,15 @@ impl Applier {
                     offset: 0,
                     len: p.len(),
                 };
-                unit.write(&dev, sector, Flags::NONE, Some(all), seq.0, target, &self.queue);
+                unit.write(
+                    &dev,
+                    sector,
+                    Flags::NONE,
+                    Some(all),
+                    seq.0,
+                    target,
+                    &self.queue,
+                );
             }
             (Op::WriteZeroes, _) => unit.write_zeroes(
                 &dev,
@@ -228,7 +243,8 @@ impl Applier {
             if in_flight == 0 || (!all && !self.units.is_empty()) {
                 return ok;
             }
-            self.done.wait_until_always(1000, || self.queue.in_flight() < in_flight);
+            self.done
+                .wait_until_always(1000, || self.queue.in_flight() < in_flight);
         }
     }
 
@@ -269,8 +285,15 @@ impl Applier {
             ),
         );
         pr_err!("{}\n", text.text());
-        self.group.set_reason(crate::reason::Reason::DataFailed, text.text());
-        event::volume(&self.group, volume, Code::VolumeFailed, Severity::Critical, text.text());
+        self.group
+            .set_reason(crate::reason::Reason::DataFailed, text.text());
+        event::volume(
+            &self.group,
+            volume,
+            Code::VolumeFailed,
+            Severity::Critical,
+            text.text(),
+        );
         self.group.log_wake.notify();
     }
 
@@ -299,11 +322,11 @@ impl Applier {
         };
         let done = match payload {
             Some(p) => write_region(&volume.data, copy.range.sector.0, &p),
-            None => volume.data.zeroout_sync(
-                copy.range.sector.0,
-                u64::from(copy.range.sectors),
-                false,
-            ),
+            None => {
+                volume
+                    .data
+                    .zeroout_sync(copy.range.sector.0, u64::from(copy.range.sectors), false)
+            }
         };
         match done {
             Ok(()) => {

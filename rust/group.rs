@@ -111,6 +111,9 @@ pub(crate) struct Identity {
     pub(crate) replica: Replica,
 }
 
+/// A region copy that waits: its item and what it holds.
+pub(crate) type CopyPayload = (u64, Arc<PageBuf>);
+
 /// Links and threads: things that come and go by command.
 pub(crate) struct Lists {
     /// Links, in the order in which they were added.
@@ -155,7 +158,7 @@ pub(crate) struct Group {
     pub(crate) pause: Pause,
     /// Payloads of region copies that wait for their turn, by item.
     #[pin]
-    pub(crate) copy_payloads: SpinLock<[Option<(u64, Arc<PageBuf>)>; MAX_OUTSTANDING]>,
+    pub(crate) copy_payloads: SpinLock<[Option<CopyPayload>; MAX_OUTSTANDING]>,
     #[pin]
     pub(crate) order: SpinLock<KBox<Order>>,
     #[pin]

@@ -80,7 +80,8 @@ impl Srl {
         let (block, ring) = {
             let s = Superblock::mut_from(&mut durable).ok_or(EINVAL)?;
             s.load(&copy).map_err(sb)?;
-            s.check_device(bytes, dev.physical_block_size()).map_err(sb)?;
+            s.check_device(bytes, dev.physical_block_size())
+                .map_err(sb)?;
             (s.block(), s.ring().map(|a| (a.start, a.length)))
         };
         let next = zeroed(superblock_bytes())?;

@@ -293,6 +293,7 @@ impl Target for Replicate {
     }
 
     fn resume(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) {
+        p.group.show_mode(&p.volume);
         p.group.apply_wake.notify();
         p.group.log_wake.notify();
     }

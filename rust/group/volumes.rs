@@ -92,17 +92,19 @@ impl Group {
         if !resumed || volume.state() == State::Suspended || volume.state() == State::Failed {
             volume.set_state(State::Parked);
         }
-        if self.role() == Role::Secondary || self.is_unlogged() {
-            let _ = volume.table.set_read_only(self.role() == Role::Secondary);
-        }
+        self.show_mode(volume);
         event::volume(self, volume, Code::VolumeAdded, Severity::Info, name);
         self.apply_wake.notify();
         self.log_wake.notify();
         Ok(())
     }
 
-    fn is_unlogged(&self) -> bool {
-        self.order.lock().phase == Phase::Unlogged
+    /// A secondary's device is read-only: mounts see it at once, not at their first write. Device-mapper sets the
+    /// mode of the table with every resume, so this is said again after each.
+    pub(crate) fn show_mode(&self, volume: &Volume) {
+        if self.role() == Role::Secondary {
+            let _ = volume.table.set_read_only(true);
+        }
     }
 
     /// Enters a new volume into the table. May sleep.

@@ -21,7 +21,7 @@ use replicate_core::{
         copies::CopyItem,
         sender::{Send, Sender},
     },
-    units::{Position, Record, Seq, SECTOR_BYTES},
+    units::{Position, Seq, SECTOR_BYTES},
     wire::{self, header::FLAG_IN_SYNC, Code, Envelope, Message, RegionCopy, SyncStart, WireError},
 };
 use replicate_linux::{clock, pages::PageBuf};
@@ -160,8 +160,7 @@ impl Worker {
                 let o = self.group.order.lock();
                 let applied = o.engine.applier.applied();
                 let window = &o.engine.window;
-                s
-                    .sender
+                s.sender
                     .plan(o.engine.head(), o.engine.commit(), |item, last| {
                         window.newest_overlap(&item.range, applied, last)
                     })
