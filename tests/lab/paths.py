@@ -23,8 +23,8 @@ def kernel() -> pathlib.Path:
 
 
 def module(variant: str = "plain") -> pathlib.Path:
-    """The module as scripts/build makes it; a variant is a mutation's name."""
-    return BUILD / variant / "dm_replicate.ko"
+    """The module for guests as scripts/build makes it; a variant is a mutation's name."""
+    return BUILD / variant / "guest" / "dm_replicate.ko"
 
 
 def require_root():
