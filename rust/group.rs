@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | log worker | batches, log flushes, completions, parked bios | [`crate::log_worker`] |
 //! | applier | replay, data-volume writes, checkpoints, superblocks | [`crate::applier`] |
-//! | two per link | sending; acknowledgements or receiving | [`crate::link`] |
+//! | one per link | its sessions: sending and acknowledgements, or receiving | [`crate::link`] |
 //!
 //! # Lock order
 //!

@@ -102,3 +102,26 @@ impl fmt::Write for Bounded {
         Ok(())
     }
 }
+
+#[kunit_tests(dm_replicate_refuse)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_at_a_character() {
+        let mut b = Bounded::default();
+        for _ in 0..MAX_TEXT {
+            let _ = b.write_str("\u{e4}b");
+        }
+        assert!(b.as_str().len() <= MAX_TEXT);
+        assert!(b.as_str().len() > MAX_TEXT - 3);
+        assert!(b.as_str().starts_with("\u{e4}b\u{e4}b"));
+    }
+
+    #[test]
+    fn a_refusal_carries_errno_and_sentence() {
+        let r = Refusal::new(ENOSPC, format_args!("volume {}: {} sectors", "db/data", 7));
+        assert_eq!(r.text(), "volume db/data: 7 sectors");
+        assert_eq!(Error::from(r).to_errno(), ENOSPC.to_errno());
+    }
+}

@@ -44,3 +44,36 @@ impl Epochs for EpochTable {
         (id, next.map_or(Seq(u64::MAX), |e| e.0.prev()))
     }
 }
+
+#[kunit_tests(dm_replicate_epochs)]
+mod tests {
+    use super::*;
+    use replicate_core::lineage::{Before, Entry, Epoch};
+
+    fn entry(id: u8, first: u64) -> Entry {
+        Entry::from(Epoch {
+            id: EpochId([id; 16]),
+            first: Seq(first),
+            index: u32::from(id),
+            ..Epoch::default()
+        })
+    }
+
+    #[test]
+    fn every_seq_has_the_epoch_that_the_lineage_gives_it() -> Result {
+        // Epoch 2 is empty: a primary that crashed twice without a write between.
+        let entries = [entry(1, 1), entry(2, 6), entry(3, 6)];
+        let lineage = Lineage::new(Before::default(), &entries).map_err(|_| EINVAL)?;
+        let table = EpochTable::of(&lineage)?;
+        for seq in 1..10 {
+            let seq = Seq(seq);
+            assert_eq!(
+                table.at(seq).0,
+                lineage.at(seq).map_or(EpochId::NONE, |e| e.id)
+            );
+            assert_eq!(table.epoch_of(seq), lineage.epoch_of(seq));
+        }
+        assert_eq!(table.at(Seq(7)).1, 3);
+        Ok(())
+    }
+}

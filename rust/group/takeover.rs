@@ -108,7 +108,6 @@ impl Group {
             }
         ))?;
         let shown = text.to_str().unwrap_or("took over");
-        pr_notice!("group {name}: {shown}\n");
         self.set_reason(crate::reason::Reason::Takeover, shown);
         self.status.lock().takeover = CString::try_from_fmt(format_args!("{shown}")).ok();
         event::group(self, Code::Takeover, Severity::Critical, shown);

@@ -130,7 +130,20 @@ impl Worker {
                 Reason::None,
                 format_args!("the synchronisation ended, the secondary is consistent"),
             );
-            return Ok(());
+            // What it acknowledged while it was syncing counts from now on; on an idle group nothing else comes.
+            s.was_level = false;
+            let known = {
+                let o = self.group.order.lock();
+                o.engine.positions.get(self.link.id).map(|l| Progress {
+                    received: l.received,
+                    logged: l.logged,
+                    applied: l.applied,
+                })
+            };
+            return match known {
+                Some(p) => self.acknowledged(s, p),
+                None => Ok(()),
+            };
         }
         let Some(copies) = &mut s.sender.copies else {
             return Ok(());

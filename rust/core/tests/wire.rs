@@ -154,12 +154,12 @@ fn speak(said: &Said, envelope: &Envelope, out: &mut [u8]) -> Result<(usize, Rol
 }
 
 /// Takes a whole message (but its data) as a receiver would.
-fn hear<'a>(
-    bytes: &'a [u8],
+fn hear(
+    bytes: &[u8],
     from: Role,
     session: u64,
     connection: u16,
-) -> Result<(Header, Message<'a>), WireError> {
+) -> Result<(Header, Message<'_>), WireError> {
     let mut decoder = Decoder::new(from, connection);
     decoder.set_session(session);
     let head = bytes.first_chunk().ok_or(WireError::Size)?;
