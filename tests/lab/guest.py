@@ -8,6 +8,7 @@ a seeded subset of what was not flushed, `reset` keeps everything.
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import time
 
@@ -120,6 +121,13 @@ class Guest:
         """Waits until the guest ended by itself (panic, poweroff)."""
         self._process.wait(timeout)
         self.kill()
+
+    def freeze(self):
+        """Stops its processors, and all else of it, until thaw; unlike QEMU's own stop this flushes no disk."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
 
     def power_cut(self, seed: int) -> str:
         """Pulls the plug; volatile disks keep a random subset of what was not flushed.

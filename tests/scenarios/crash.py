@@ -11,12 +11,12 @@ from scenarios.kit.pair import LINK
 
 def scenario_alone_cut_at_any_instant(lab):
     """A primary without a link: the log and its recovery, by many cuts of a running host."""
-    Alone(lab, bus="nvme").run(cuts=max(4, share(0.3)))
+    Alone(lab, bus="nvme").run(kills=max(4, share(0.3)))
 
 
 def scenario_alone_with_a_small_ring(lab):
     """The same on a ring that wraps all the time: checkpoints and reuse of space."""
-    Alone(lab, bus="virtio", srl=12 * MIB, wrap=True, salt=1).run(cuts=max(4, share(0.3)))
+    Alone(lab, bus="virtio", srl=12 * MIB, wrap=True, salt=1).run(kills=max(4, share(0.3)))
 
 
 def scenario_logged_virtio(lab):

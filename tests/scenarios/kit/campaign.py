@@ -168,7 +168,7 @@ class Campaign:
             found = oracle.check(images, self.journals, known, require,
                                  closed=side == "b" and not self.ring)
         except oracle.Violated as why:
-            self.keep(copies, orders)
+            keep(self.lab, self.seed, [*copies.values(), *orders, *self.journals], images)
             raise oracle.Violated(f"seed {self.seed}, side {side}, required: {require}\n{why}") from None
         print(f"  {side}: {found}", flush=True)
 
@@ -176,27 +176,17 @@ class Campaign:
         """Both logs: a record may have reached the peer before the primary's own log."""
         return orders if self.ring else orders[:1]
 
-    def keep(self, copies: dict, orders: list):
-        """Saves what a violation was found in beside the logs."""
-        target = self.lab.logs / f"evidence-{self.seed}"
-        target.mkdir(parents=True, exist_ok=True)
-        for file in [*copies.values(), *orders, *self.journals]:
-            os.system(f"cp --sparse=always '{file}' '{target}/'")
-        for disk in self.judge.volumes.values():
-            os.system(f"cp --sparse=always '{self.judge.guest.disks[disk].image}' '{target}/judged-{disk}'")
-        print(f"evidence: {target}", flush=True)
-
 
 class Alone:
-    """One host, no link: images as a power cut at any instant would leave them, judged one after the
-    other while the host goes on. No boot between two of them, so there can be many."""
+    """One host, no link: images as a kill at any instant would leave them, judged one after the other
+    while the host stands still. No boot between two of them, so there can be many."""
 
     def __init__(self, lab, bus: str = "nvme", size: int = 16 * MIB, srl: int = 256 * MIB,
                  volumes: int = 2, wrap: bool = False, options: str = "", salt: int = 0,
                  load_options: str = "--fsync-every 10 --fua-percent 10"):
         self.seed = SEED + salt
         self.random = random.Random(self.seed)
-        self.wrap = wrap
+        self.lab, self.wrap = lab, wrap
         print(f"seed: {self.seed} (alone, {bus})", flush=True)
         layout = disks(volumes, size, srl)
         volatile = {n: {"size": s, "volatile": True, "bus": bus} for n, s in layout.items()}
@@ -207,29 +197,79 @@ class Alone:
         self.folder = lab.folder / "copies"
         self.folder.mkdir(exist_ok=True)
         self.load_options = load_options
+        # Writes, of which all records stay in the ring.
+        self.room = srl // (2 * 24 * 1024)
         self.host.load()
-        self.host.format()
+
+    def fresh(self, force: bool):
+        """A new history, on what the volumes hold now; the writers that make it."""
+        self.host.format(force)
         self.host.group_add()
+        self.base = []
+        for disk in self.host.volumes.values():
+            self.base.append(self.folder / f"base-{disk}.img")
+            self.host.guest.disks[disk].copy_to(self.base[-1])
         self.host.create()
         self.host.wait_active()
-
-    def run(self, cuts: int):
-        """Judges `cuts` images; raises Violated at the first that is wrong."""
-        writers = load.Load(self.host, seconds=3600, writers=3, depth=8, seed=self.seed,
+        writers = load.Load(self.host, seconds=3600, writers=3, depth=8, seed=self.random.randrange(1 << 31),
                             options=self.load_options)
         writers.wait_acked(50)
-        for number in range(1, cuts + 1):
-            seed = self.random.randrange(1 << 31)
-            time.sleep(self.random.uniform(0.05, 0.6))
-            # Acknowledged before the cut is what had arrived here before it.
-            journal = writers.save(self.folder / "journal")
-            where = self.folder / "cut"
-            where.mkdir(exist_ok=True)
-            self.host.guest.nbd(f"crash-image {seed} {where}")
-            order = self.folder / "order.img"
-            self.host.guest.disks["srl"].copy_to(order)
-            print(f"cut {number} seed {seed}", flush=True)
-            self.judge.take({n: where / f"{n}.img" for n in self.host.guest.disks}, "primary")
-            found = oracle.check(self.judge.images(), [journal], [] if self.wrap else [order], "durable")
-            print(f"  {found}", flush=True)
+        return writers
+
+    def run(self, kills: int):
+        """Judges `kills` images; raises Violated at the first that is wrong."""
+        writers, records = self.fresh(force=False), 0
+        for number in range(1, kills + 1):
+            if writers.acked() > self.room and not self.wrap:
+                writers.stop()
+                self.host.down()
+                writers = self.fresh(force=True)
+            time.sleep(self.random.uniform(0.02, 0.4))
+            records += self.kill(number, writers)["records"]
         writers.stop()
+        print(f"note: {kills} kills judged, {records} records compared", flush=True)
+
+    def kill(self, number: int, writers) -> dict:
+        seed, cut = self.random.randrange(1 << 31), self.random.random() < 0.8
+        guest = self.host.guest
+        guest.freeze()
+        try:
+            journal = writers.save(self.folder / "journal")
+            copies = image(guest, self.folder / "cut", seed, cut)
+            order = self.folder / "order.img"
+            guest.disks["srl"].copy_to(order)
+            print(f"{'cut' if cut else 'reset'} {number} seed {seed}", flush=True)
+            self.judge.take(copies, "primary")
+            images = self.judge.images()
+            try:
+                found = oracle.check(images, [journal], [] if self.wrap else [order], "durable",
+                                     base=self.base)
+            except oracle.Violated as why:
+                keep(self.lab, self.seed, [*copies.values(), order, journal, *self.base], images)
+                raise oracle.Violated(f"seed {self.seed}, cut {number}\n{why}") from None
+        finally:
+            guest.thaw()
+        print(f"  {found}", flush=True)
+        return found
+
+
+def image(guest, where, seed: int, cut: bool) -> dict:
+    """{disk: image} of all disks as a power cut now, or a reset, would leave them."""
+    where.mkdir(exist_ok=True)
+    if cut:
+        guest.nbd(f"crash-image {seed} {where}")
+    else:
+        for name, disk in guest.disks.items():
+            disk.copy_to(where / f"{name}.img")
+    return {name: where / f"{name}.img" for name in guest.disks}
+
+
+def keep(lab, seed: int, files: list, judged: list):
+    """Saves what a violation was found in beside the logs."""
+    target = lab.logs / f"evidence-{seed}"
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        os.system(f"cp --sparse=always '{file}' '{target}/'")
+    for file in judged:
+        os.system(f"cp --sparse=always '{file}' '{target}/judged-{file.name}'")
+    print(f"evidence: {target}", flush=True)

@@ -25,12 +25,13 @@ def dump(srl: pathlib.Path) -> pathlib.Path:
 
 
 def check(images: list, journals: list = (), orders: list = (), require: str = "none",
-          closed: bool = False, base: str = "zero", options: list = ()) -> dict:
+          closed: bool = False, base: list = ("zero",), options: list = ()) -> dict:
     """Judges images (in the order of the volumes). `orders` are SRL images, the primary's first.
 
     Returns the numbers of the verdict; raises Violated with the checker's words."""
-    command = [str(paths.STATIC / "stamp"), "check", *map(str, images), "--base", base,
-               "--require", require, *options]
+    command = [str(paths.STATIC / "stamp"), "check", *map(str, images), "--require", require, *options]
+    for one in base:
+        command += ["--base", str(one)]
     for journal in journals:
         command += ["--journal", str(journal)]
     for srl in orders:
