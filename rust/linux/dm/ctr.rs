@@ -170,9 +170,7 @@ impl<'a> Ctr<'a> {
         error
     }
 
-    /// Bios are split at multiples of `sectors`, a power of two. (Discards are split where
-    /// [`Limits::limit_discard_sectors`](super::Limits) says, and at its multiples; write-zeroes
-    /// are no longer than the limit says, but may start anywhere.)
+    /// Bios of every kind are split at multiples of `sectors`, a power of two.
     pub fn set_max_io_sectors(&mut self, sectors: u32) -> Result {
         if !sectors.is_power_of_two() {
             return Err(EINVAL);

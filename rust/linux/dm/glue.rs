@@ -114,6 +114,38 @@ struct Holder {
     devices: KVec<NonNull<raw::dm_dev>>,
 }
 
+/// Leaves what is behind the next multiple of `max_io_len` for another bio. Device-mapper does so itself for
+/// reads and writes; discards and write-zeroes it only keeps within their own limits.
+///
+/// # Safety
+///
+/// `bio` was just given to the map function of `ti`, and nothing has been done with it yet.
+unsafe fn keep_to_boundary(ti: *mut raw::dm_target, bio: *mut bindings::bio) {
+    // SAFETY: Valid per the caller.
+    let op = unsafe { (*bio).bi_opf } & raw::REQ_OP_BITMASK;
+    if op != bindings::req_op_REQ_OP_DISCARD && op != bindings::req_op_REQ_OP_WRITE_ZEROES {
+        return;
+    }
+    // SAFETY: Valid per the caller.
+    let begin = unsafe { (*ti).begin };
+    // SAFETY: Valid per the caller.
+    let boundary = u64::from(unsafe { (*ti).max_io_len });
+    // SAFETY: Valid per the caller.
+    let iter = unsafe { (*bio).bi_iter };
+    let offset = iter.bi_sector.wrapping_sub(begin);
+    let Some(past) = offset.checked_rem(boundary) else {
+        // No boundaries.
+        return;
+    };
+    let left = boundary - past;
+    if u64::from(iter.bi_size >> 9) > left {
+        // CAST: `left` is less than the length of the bio.
+        // SAFETY: In the map function; there is one bio of each kind, on a device that is not zoned, and
+        // neither kind is atomic.
+        unsafe { raw::dm_accept_partial_bio(bio, left as c_uint) };
+    }
+}
+
 /// Puts devices that a constructor got.
 ///
 /// # Safety
@@ -217,6 +249,8 @@ impl<T: Target> Glue<T> {
     ///
     /// For device-mapper, as a target's callback.
     unsafe extern "C" fn map(ti: *mut raw::dm_target, bio: *mut bindings::bio) -> c_int {
+        // SAFETY: dm maps the bio now, and it is ours.
+        unsafe { keep_to_boundary(ti, bio) };
         // SAFETY: `ti` is valid.
         let begin = unsafe { (*ti).begin };
         // SAFETY: dm reserved `PerBio::SIZE` bytes, and the bio is ours now.
