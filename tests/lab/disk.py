@@ -19,6 +19,8 @@ VIRTIO, NVME = "virtio", "nvme"
 class Disk:
     """A disk that belongs to a guest; `name` is its /dev/lab/NAME there."""
 
+    cache = "on"
+
     def __init__(self, name: str, image: pathlib.Path, size: int, bus: str = VIRTIO,
                  block: int = 512):
         self.name, self.image, self.size, self.bus, self.block = name, image, size, bus, block
@@ -36,7 +38,7 @@ class Disk:
         device = {VIRTIO: "virtio-blk-pci", NVME: "nvme"}[self.bus]
         sizes = f"logical_block_size={self.block},physical_block_size={max(self.block, 512)}"
         # NVMe takes its serial from the controller, virtio-blk from the disk; both say `serial`.
-        extra = "" if self.bus == NVME else ",write-cache=on,discard=on,write-zeroes=on"
+        extra = "" if self.bus == NVME else f",write-cache={self.cache},discard=on,write-zeroes=on"
         return ["-blockdev", self.backend(),
                 "-blockdev", f"driver=raw,file={self.name}-f,node-name={node},discard=unmap",
                 "-device", f"{device},drive={node},serial={self.name},{sizes}{extra}"]
@@ -52,6 +54,10 @@ class VolatileDisk(Disk):
     def __init__(self, name, image, size, bus=VIRTIO, block=512, write_through=False):
         super().__init__(name, image, size, bus, block)
         self.write_through = write_through
+        if write_through:
+            if bus == NVME:
+                raise ValueError(f"disk {name}: QEMU's nvme always has a write cache")
+            self.cache = "off"
         self.server = None
 
     def backend(self) -> str:
