@@ -186,6 +186,14 @@ impl<M: Memory> Engine<M> {
         }
     }
 
+    /// Whether a welcome fits what this host is by now. `sync`: it goes on with a synchronisation.
+    ///
+    /// The sync may have ended between this host's statement and the answer: then the session must not
+    /// begin, the next handshake finds it consistent.
+    pub fn welcome_fits(&self, sync: bool) -> bool {
+        sync == self.copies.is_syncing()
+    }
+
     /// Whether the volumes (with the log) are one state of the history: no sync and no redo is unfinished.
     /// A takeover is refused otherwise, unless forced.
     pub fn is_consistent(&self) -> bool {

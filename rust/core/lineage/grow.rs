@@ -31,9 +31,16 @@ impl LineageMut<'_> {
     }
 
     /// Adds the epoch `e` (its index is given here) and returns its local number.
+    ///
+    /// Epochs that begin above it go: this host adopted them, but has no record of them, and what it says
+    /// from now on is another history. A replica that takes over before it caught up is in that place.
     pub fn push(&mut self, e: Epoch) -> Result<u32, LineageError> {
         let lineage = self.as_lineage()?;
-        let newest_first = lineage.newest().map(|n| n.first);
+        let kept = lineage.iter().take_while(|k| k.first <= e.first).count();
+        let newest_first = kept
+            .checked_sub(1)
+            .and_then(|i| lineage.get(i))
+            .map(|n| n.first);
         let start = newest_first.unwrap_or(lineage.before().last.next());
         if e.first < start || (newest_first.is_none() && e.first != start) {
             return Err(LineageError::OutOfOrder);
@@ -46,7 +53,14 @@ impl LineageMut<'_> {
             .get()
             .checked_add(1)
             .ok_or(LineageError::NoIndex)?;
-        if lineage.len() == MAX_EPOCHS {
+        if kept < lineage.len() {
+            self.entries
+                .iter_mut()
+                .skip(kept)
+                .for_each(|gone| *gone = Entry::EMPTY);
+            self.count
+                .set(u16::try_from(kept).map_err(|_| LineageError::TooMany)?);
+        } else if kept == MAX_EPOCHS {
             self.fold()?;
         }
         let count = self.count.get();
@@ -206,7 +220,23 @@ mod tests {
         assert_eq!(t.push(1, 1), Ok(1));
         assert_eq!(t.push(1, 5), Err(LineageError::BadId));
         assert_eq!(t.push(2, 5), Ok(2));
-        assert_eq!(t.push(3, 4), Err(LineageError::OutOfOrder));
+        assert_eq!(t.push(3, 0), Err(LineageError::OutOfOrder));
+    }
+
+    #[test]
+    fn an_epoch_below_others_drops_them() {
+        let mut t = Table::new();
+        assert_eq!(t.push(1, 1), Ok(1));
+        assert_eq!(t.push(2, 5), Ok(2));
+        assert_eq!(t.push(3, 9), Ok(3));
+        assert_eq!(t.push(4, 5), Ok(4));
+        let edit = t.edit();
+        let l = edit.as_lineage().unwrap_or(Lineage::EMPTY);
+        let mut seen = l.iter().map(|e| (e.id, e.first));
+        assert_eq!(seen.next(), Some((EpochId([1; 16]), Seq(1))));
+        assert_eq!(seen.next(), Some((EpochId([2; 16]), Seq(5))));
+        assert_eq!(seen.next(), Some((EpochId([4; 16]), Seq(5))));
+        assert_eq!(seen.next(), None);
     }
 
     #[test]

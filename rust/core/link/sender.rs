@@ -148,13 +148,14 @@ impl Sender {
         self.told_commit = commit;
     }
 
-    /// The peer has everything up to `logged` on stable storage: it is not sent (again).
+    /// The peer holds everything up to `received` (its Ready, and every ack): that is not sent (again).
     ///
-    /// Between what the peer stated in the handshake and the session's first message it goes on logging; its
-    /// acknowledgement then frees log space above what the handshake said to send.
-    pub fn acknowledged(&mut self, logged: Seq) {
-        self.next = self.next.max(logged.next());
-        self.sent = self.sent.max(logged);
+    /// More than saving: what it holds from the session before counts as sent. It may log it and free our log
+    /// space above what the handshake said to send; and a region copy that it takes for older than a record
+    /// which it already has would be placed before that record, while its content is older still (R2).
+    pub fn acknowledged(&mut self, received: Seq) {
+        self.next = self.next.max(received.next());
+        self.sent = self.sent.max(received);
     }
 
     /// A message carried `commit`.

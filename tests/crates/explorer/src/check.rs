@@ -190,8 +190,7 @@ impl World {
             let redo = matches!(&on.eng.log, Log::NoRing(n) if n.redo.is_some());
             let applied = on.eng.applier.applied();
             // After a restart with caches kept the volumes are ahead of the replay.
-            let replaying =
-                s.ring && on.eng.applier.applied() < on.eng.window.head() && self.ghost.forgot;
+            let replaying = s.ring && applied < on.replay;
             if still && !redo && !replaying {
                 let now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
                 if now != image(cfg, hist, applied) {
@@ -229,7 +228,7 @@ impl World {
                 if seq == Seq::NONE {
                     continue;
                 }
-                let depends = hist[seq.0 as usize - 1].depends_on;
+                let depends = self.ghost.depends[usize::from(v)];
                 for b in (0..cfg.blocks.len()).filter(|b| *b != a) {
                     let needs = last_writer(cfg, hist, b, depends);
                     for u in s.possible(b) {

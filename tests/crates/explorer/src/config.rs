@@ -2,6 +2,7 @@
 
 //! What a run explores: the application's script, the peer, and how much may go wrong.
 
+use crate::world::Ev;
 use replicate_core::{
     group::Mode,
     units::{Range, Sector, VolumeId},
@@ -79,6 +80,8 @@ pub struct Config {
     pub checkpoints: u8,
     /// Ring: room for so many one-block batches beside the reserve.
     pub ring_room: u64,
+    /// Events that lead to where the exploration begins.
+    pub prefix: Vec<Ev>,
     /// Start so near the ring's end that the second batch wraps.
     pub wrap: bool,
 }
@@ -105,6 +108,7 @@ impl Config {
         checkpoints: 1,
         ring_room: 8,
         wrap: false,
+        prefix: Vec::new(),
     };
 
     /// The range of `blocks` model blocks from `b` on.

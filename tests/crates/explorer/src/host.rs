@@ -91,6 +91,8 @@ pub struct On {
     pub arrived: Vec<(u64, Writes)>,
     pub checkpoint: Option<Begun>,
     pub taking: Option<Seq>,
+    /// Replays up to here before its volumes are a point of the order.
+    pub replay: Seq,
     /// Its end of a session, if one stands.
     pub session: Option<u8>,
     pub sender: Option<Sender>,
@@ -302,6 +304,7 @@ impl Host {
             arrived: Vec::new(),
             checkpoint: None,
             taking: None,
+            replay: head,
             session: None,
             sender: None,
             reading: Vec::new(),
@@ -505,6 +508,7 @@ impl Host {
         let mut sb = self.sb.clone();
         sb.primary = true;
         if let Some(first) = new_epoch(end) {
+            sb.line.retain(|e| e.1 <= first.0);
             sb.line.push((epoch, first.0));
         }
         sb.commit = end;

@@ -204,6 +204,10 @@ impl World {
             h.pending = Some((sb, Why::SyncRestart(start, chain)));
             return Ok(true);
         }
+        if !on.eng.welcome_fits(w.cursor.is_some()) {
+            self.welcome = None;
+            return Ok(true);
+        }
         if let Err(why) = may_truncate(on.eng.applied_bound(), w.fork) {
             if self.ghost.took {
                 self.welcome = None;
@@ -255,7 +259,7 @@ impl World {
         s.arrived.clear();
         s.session = Some(w.session);
         s.told = None;
-        let applied = s.eng.acks().applied;
+        let (received, applied) = (s.eng.acks().received, s.eng.acks().applied);
         let Some(p) = &mut self.hosts[P].on else {
             return;
         };
@@ -263,6 +267,7 @@ impl World {
             .cursor
             .map(|(volume, at)| Copies::new(volume, cfg.size(volume.0), at));
         let mut sender = Sender::new(w.resume, copies);
+        sender.acknowledged(received);
         sender.set_credit(Seq(u64::MAX), u64::MAX);
         p.sender = Some(sender);
         p.session = Some(w.session);
@@ -322,7 +327,11 @@ impl World {
         let sender = on.sender.as_mut().expect("in a session");
         match plan {
             Send::Record(seq) => {
-                let record = self.ghost.hist[seq.0 as usize - 1];
+                let Some(record) = self.ghost.hist.get(seq.0 as usize - 1).copied() else {
+                    return broken(format!(
+                        "P7: record {seq} is to be sent, which is not in the order"
+                    ));
+                };
                 if seq < oldest && seq <= base {
                     return broken(format!(
                         "P5: the peer needs record {seq}, which neither log nor memory holds"
@@ -438,8 +447,12 @@ impl World {
                     if !on.arrived.iter().any(|a| a.0 == item.item) {
                         on.arrived.push((item.item, data));
                     }
-                } else {
+                } else if cfg.reorder || cfg.faults > 0 {
                     self.drop_session(cfg, S);
+                } else {
+                    return broken(
+                        "the replica refuses a region copy, although nothing was lost or overtaken",
+                    );
                 }
             }
             Msg::SyncEnd(end, items, commit) => {
@@ -450,6 +463,9 @@ impl World {
                 let (head, commit) = (on.eng.head(), on.eng.commit());
                 if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
                     c.acknowledged(copies);
+                }
+                if let Some(s) = &mut on.sender {
+                    s.acknowledged(acks.received);
                 }
                 if consistent {
                     on.eng.positions.sync_ended(LINK);

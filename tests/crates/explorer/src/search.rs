@@ -75,6 +75,23 @@ fn key(w: &World) -> u64 {
     h.finish()
 }
 
+/// The state in which the exploration begins.
+fn begin(cfg: &Config) -> World {
+    let mut w = World::new(cfg);
+    for ev in &cfg.prefix {
+        match w.step(cfg, *ev) {
+            Ok(true) => {}
+            // Without a new epoch there is no lineage to adopt.
+            Ok(false) if matches!(ev, Ev::SuperblockDone(_)) => {}
+            other => panic!(
+                "{}: the way to its start fails at \"{ev}\": {other:?}",
+                cfg.name
+            ),
+        }
+    }
+    w
+}
+
 /// What a search found.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -259,7 +276,7 @@ impl World {
 /// Visits every state, depth first; memory is one hash a state.
 pub fn exhaust(cfg: &Config, limit: usize) -> Report {
     let mut seen = Seen::default();
-    let start = World::new(cfg);
+    let start = begin(cfg);
     seen.insert(key(&start));
     let mut report = Report {
         states: 1,
@@ -307,7 +324,7 @@ pub fn exhaust(cfg: &Config, limit: usize) -> Report {
 /// Breadth first: the first trace found is a shortest one.
 pub fn shortest(cfg: &Config, limit: usize) -> Report {
     let mut seen = Seen::default();
-    let start = World::new(cfg);
+    let start = begin(cfg);
     seen.insert(key(&start));
     let mut report = Report {
         states: 1,
@@ -374,7 +391,7 @@ pub fn wander(cfg: &Config, mut seed: u64, walks: usize, deep: usize) -> Report 
         (seed % n.max(1) as u64) as usize
     };
     for _ in 0..walks {
-        let mut world = World::new(cfg);
+        let mut world = begin(cfg);
         let mut path = Vec::new();
         while path.len() < deep {
             let mut events = world.events(cfg);

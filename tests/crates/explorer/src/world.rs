@@ -86,6 +86,10 @@ pub struct Ghost {
     pub pasts: Vec<Rc<Vec<Record>>>,
     /// Writes that the application saw complete.
     pub completed: u16,
+    /// For each write, the highest seq that the application had seen complete when it was issued.
+    pub depends: Vec<Seq>,
+    /// Last record that a recovery found: any of them may have been seen complete.
+    pub recovered: Seq,
     /// Writes that must survive any power cut of the primary.
     pub owed: u16,
     /// Highest seq completed while the link was in-sync.
@@ -195,6 +199,8 @@ impl World {
                 hist: Vec::new(),
                 pasts: Vec::new(),
                 completed: 0,
+                depends: vec![Seq::NONE],
+                recovered: Seq::NONE,
                 owed: 0,
                 synced: Seq::NONE,
                 forgot: false,
@@ -273,6 +279,17 @@ impl World {
                 Ok(true)
             }
             Ev::SuperblockDone(s) => self.superblock_done(cfg, s),
+            Ev::Boot(S) if self.hosts[S].sb.primary => {
+                // The takeover's superblock made it, the host did not: it starts as the primary that it is.
+                let (end, found) = (self.hosts[S].sb.commit, self.hosts[S].durable_head());
+                if found.is_none_or(|f| f < end) {
+                    return broken(format!(
+                        "P3: a takeover at {end} lost its log after a crash: {found:?}"
+                    ));
+                }
+                self.ghost.taken = true;
+                Ok(true)
+            }
             Ev::Boot(s) => {
                 let epoch = self.ghost.next_epoch;
                 if s == P {
@@ -353,6 +370,11 @@ impl World {
                     return false;
                 };
                 let record = on.eng.window.get(seq).expect("just admitted").record;
+                let seen = |r: &&Record| self.ghost.completed & (1 << wid(r)) != 0;
+                let seen = self.ghost.hist.iter().filter(seen).map(|r| r.seq).max();
+                self.ghost
+                    .depends
+                    .push(seen.unwrap_or_default().max(self.ghost.recovered));
                 self.ghost.hist.push(record);
                 self.ghost.next_wid += 1;
             }
@@ -439,6 +461,7 @@ impl World {
                 ));
             }
         }
+        self.ghost.recovered = head;
         if keep < self.ghost.hist.len() {
             self.ghost.pasts.push(Rc::new(self.ghost.hist.clone()));
             self.ghost.hist.truncate(keep);
