@@ -295,6 +295,17 @@ impl Link {
         }
     }
 
+    /// Somebody named this link and was turned away: that may be why a link that waits for its peer still
+    /// waits, and is shown. Anybody can do so, so it changes nothing else. May sleep.
+    fn turned_away(&self, reason: Reason, text: &str) {
+        let owned = CString::try_from_fmt(fmt!("{text}")).ok();
+        let mut v = self.view.lock();
+        if v.state == State::Connecting {
+            v.reason = reason;
+            v.text = owned;
+        }
+    }
+
     /// One step of the state machine, shown with its reason. May sleep.
     fn step(
         &self,

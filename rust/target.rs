@@ -170,6 +170,8 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
             vname.as_str()
         )));
     }
+    let table = ti.table();
+    group.is_free(&vname, &table)?;
     let data = ti.get_device(path).map_err(|e| {
         let why = if e == EBUSY {
             "it is in use"
@@ -226,7 +228,6 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
     ti.set_discards(discards, false);
     ti.set_write_zeroes(true);
     ti.set_limit_swap_bios(true);
-    let table = ti.table();
     let volume = Volume::new(
         vname,
         Sector(size),

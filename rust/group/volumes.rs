@@ -21,13 +21,31 @@ use kernel::{
 };
 use replicate_core::{engine::Role, group::Name, units::VolumeId};
 use replicate_linux::{
-    dm::BioList,
+    dm::{BioList, TableHandle},
     errno::BlkStatus, //
 };
 
 impl Group {
-    /// Attaches an instance of a volume, in place of another instance of the same name. May sleep.
+    /// Refuses a volume that another device-mapper device is already: of the tables of one device each may
+    /// take the other's place, but two devices would write past each other. May sleep.
+    pub(crate) fn is_free(&self, name: &Name, table: &TableHandle) -> Result<(), Refusal> {
+        match self.volume_named(name) {
+            Some(there) if there.table.dev() != table.dev() => Err(Refusal::new(
+                EBUSY,
+                format_args!(
+                    "volume {}/{}: it is already there, as device-mapper device {}; remove that first, or use another name",
+                    self.name.as_str(),
+                    name.as_str(),
+                    there.table.dev()
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Attaches an instance of a volume, in place of another instance of the same device. May sleep.
     pub(crate) fn attach(&self, volume: &Arc<Volume>) -> Result<(), Refusal> {
+        self.is_free(&volume.name, &volume.table)?;
         let name = volume.name.as_str();
         let known = self.srl.read(|sb| {
             let i = sb.find_volume(&volume.name)?;

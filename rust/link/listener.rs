@@ -294,11 +294,14 @@ impl Door {
             // Before it named a link it is everybody's guest.
             if named.is_none_or(|n| core::ptr::eq(n, &**link)) {
                 link.stats.dropped.add(1);
+                let text = Refusal::new(
+                    EPROTO_TEXT,
+                    format_args!("connection from {} dropped: {why}", guest.from),
+                );
+                if named.is_some() {
+                    link.turned_away(Reason::Auth, text.text());
+                }
                 if tell {
-                    let text = Refusal::new(
-                        EPROTO_TEXT,
-                        format_args!("connection from {} dropped: {why}", guest.from),
-                    );
                     event::link(
                         group,
                         link,
