@@ -64,6 +64,8 @@ def _copy(source: str, root: pathlib.Path):
 
 def cpio(folder: pathlib.Path, target: pathlib.Path):
     """Archives a folder as the kernel reads it (not compressed: unpacking costs more than reading)."""
+    # It becomes the guest's /, which other users than root go through, too.
+    folder.chmod(0o755)
     with open(target, "wb") as out:
         find = subprocess.Popen(["find", ".", "-print0"], cwd=folder, stdout=subprocess.PIPE)
         subprocess.run(["cpio", "--null", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=folder,
@@ -158,6 +160,7 @@ def _split(root: pathlib.Path, first: pathlib.Path, disk: pathlib.Path):
         for file in (root / "lib/modules" / release).rglob(f"{name}.ko"):
             shutil.copy2(file, early / file.name)
     with tempfile.TemporaryDirectory(prefix="disk-") as folder:
+        os.chmod(folder, 0o755)
         for name in ON_DISK:
             shutil.move(root / name, pathlib.Path(folder) / name)
             (root / name).symlink_to(f"/tools/{name}")

@@ -55,7 +55,7 @@ def scenario_table_lines(lab):
             (f"0 {sectors} replicate db data /dev/lab/nosuch", ("nosuch",)),
             (f"0 {sectors} replicate db data /dev/lab/small", ("too small",)),
             (f"0 {sectors} replicate db data /dev/lab/srl", ("srl",)),
-            (f"8 {sectors - 8} replicate db data /dev/lab/data", ("sector 0",)),
+            (f"8 {sectors - 8} replicate db data /dev/lab/data", ("gap in table",)),
             (f"0 {sectors - 1} replicate db data /dev/lab/data 2 block_size 4096", ("block",))):
         _dm_fails(guest, "x", table, *words)
     # Mounted elsewhere.
@@ -67,7 +67,7 @@ def scenario_table_lines(lab):
     # The good line works after all of that; the same volume twice does not.
     host.create()
     host.wait_active()
-    _dm_fails(guest, "y", f"0 {sectors_other} replicate db data /dev/lab/other", "data")
+    _dm_fails(guest, "y", f"0 {sectors_other} replicate db data /dev/lab/other", "db/data", "already")
     _fails(guest, "dmrepl group del db", "db", "volume")
     _fails(guest, "dmsetup message db-data 0 nonsense", "")
     host.down()
@@ -88,10 +88,10 @@ def scenario_logs(lab):
     key = "--secret-file /etc/dm-replicate/db.key"
     _fails(guest, f"dmrepl group add db --srl /dev/lab/srl --role primary {key}", "/dev/lab/srl", "srl format")
     _fails(guest, f"dmrepl group add db --srl /dev/lab/nosuch --role primary {key}", "/dev/lab/nosuch")
-    _fails(guest, "dmrepl srl format /dev/lab/tiny", "/dev/lab/tiny", "small")
+    _fails(guest, "dmrepl srl format /dev/lab/tiny", "/dev/lab/tiny", "needs at least")
     guest.sh("mkfs.ext4 -q /dev/lab/fs")
     before = _digest(guest, "fs")
-    _fails(guest, "dmrepl srl format /dev/lab/fs", "/dev/lab/fs", "ext4", "--force")
+    _fails(guest, "dmrepl srl format /dev/lab/fs", "/dev/lab/fs", "ext2/3/4", "--force")
     _fails(guest, f"dmrepl group add db --srl /dev/lab/fs --role primary {key}", "/dev/lab/fs")
     assert _digest(guest, "fs") == before, "a refused command has changed the filesystem"
     guest.sh("mount /dev/lab/fs /mnt")
@@ -115,11 +115,17 @@ def scenario_logs(lab):
     two.group_add()
     assert two.status()["name"] == "two" and host.status()["name"] == "db"
     two.sh("dmrepl group del two")
+    two.role = "secondary"
+    two.format(force=True)
+    two.group_add()
+    two.sh("dmrepl group del two")
+    _fails(guest, "dmrepl group add two --srl /dev/lab/srl2 --role primary --secret-file /etc/dm-replicate/two.key",
+           "/dev/lab/srl2", "secondary", "takeover")
     host.create()
     host.wait_active()
     host.down()
     # The role is in the superblock now, and so is the name.
-    _fails(guest, f"dmrepl group add db --srl /dev/lab/srl --role secondary {key}", "primary", "takeover")
+    _fails(guest, f"dmrepl group add db --srl /dev/lab/srl --role secondary {key}", "primary", "demoted")
     _fails(guest, f"dmrepl group add two --srl /dev/lab/srl {key}", "db")
     # Of the two slots and their copies one may be damaged, all may not.
     guest.sh("dmrepl srl check /dev/lab/srl")
@@ -149,6 +155,8 @@ def scenario_commands(lab):
     host.group_add()
     host.create()
     host.wait_active()
+    # An address of its own; there is no way to any other.
+    guest.sh("ip link set lo up; ip addr add 10.0.0.1/32 dev lo")
     for word, value in (("on-disconnect", "fail"), ("on-disconnect", "freeze"), ("on-log-full", "map"),
                         ("on-log-full", "stall"), ("on-log-full", "fail")):
         _fails(guest, f"dmrepl link add db dr --local 10.0.0.1 --peer 10.0.0.2 --{word} {value}", value, "not implemented")
@@ -198,11 +206,17 @@ def scenario_peers(lab):
         host.group_add()
         host.create()
 
-    def meet(*reasons, words=()):
+    def meet(*reasons, words=(), turned_away=False):
         b.link_add(LINK, a)
         a.link_add(LINK, b)
         for host in (a, b):
-            link = host.wait_link(LINK, "refused", timeout=30)
+            if turned_away and host is b:
+                # Who has not proven himself may be anybody: it is said, and the link goes on waiting.
+                host.wait("said why", lambda s: s["links"][0]["reason"] in reasons, timeout=30)
+                link = host.wait_link(LINK, "connecting", timeout=1)
+                assert link["stats"]["dropped"] > 0, link
+            else:
+                link = host.wait_link(LINK, "refused", timeout=30)
             assert link["reason"] in (*reasons, "peer-refused"), (host.name, link)
             for word in words:
                 assert word.lower() in link["reason_text"].lower(), (host.name, word, link)
@@ -214,7 +228,7 @@ def scenario_peers(lab):
         host.load()
     fresh(a)
     fresh(b, secret="something else")
-    meet("auth")
+    meet("auth", words=("secret",), turned_away=True)
     fresh(a)
     fresh(b, secret=a.secret, volumes={"data": "small"})
     meet("volume-too-small", words=("data",))
