@@ -69,6 +69,7 @@ impl Worker {
         }
     }
 
+    #[inline(never)]
     fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), Ended> {
         let id = self.link.id;
         let (became, level, moved, gates) = {
@@ -121,6 +122,7 @@ impl Worker {
         Ok(())
     }
 
+    #[inline(never)]
     fn copies_durable(&mut self, s: &mut Session, item: u64) -> Result<(), Ended> {
         if s.end_item.is_some_and(|end| item >= end) {
             self.sync_over(s)?;

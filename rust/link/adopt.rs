@@ -179,14 +179,17 @@ fn drain(group: &Group) -> Result<(), Ended> {
 }
 
 /// The same history goes on.
+#[inline(never)]
 fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
     let h = &w.head;
     let fork = h.fork.seq;
     let (rescan, commit) = {
         let o = group.order.lock();
         let e = &o.engine;
-        handshake::may_truncate(e.applied_bound(), fork)
-            .map_err(|why| ended::verdict(why, false))?;
+        if let Err(why) = handshake::may_truncate(e.applied_bound(), fork) {
+            drop(o);
+            return Err(ended::verdict(why, false));
+        }
         if let (Some(mine), Some(theirs)) = (e.window.chain_at(fork), h.fork_chain) {
             if mine != theirs {
                 drop(o);
@@ -257,6 +260,7 @@ fn broken(group: &Group, refusal: Refusal) -> Ended {
 }
 
 /// Everything that this host had is given up: it begins at the fork, inconsistent or declared equal.
+#[inline(never)]
 fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
     let h = &w.head;
     let start = h.fork;
@@ -340,6 +344,7 @@ fn rebase(sb: &mut Superblock, start: Position, chain: Chain, tail: Tail, sync: 
 }
 
 /// Writes the superblock with the primary's identity, lineage and volumes, and what `more` adds.
+#[inline(never)]
 fn update(
     group: &Group,
     w: &Welcome<'_>,

@@ -34,6 +34,7 @@ pub(crate) fn ours(group: &Group, link: &Link) -> Hello {
 }
 
 /// The proof of `prover` over the two hellos as they were sent.
+#[inline(never)]
 pub(crate) fn prove(
     group: &Group,
     prover: End,
@@ -46,6 +47,7 @@ pub(crate) fn prove(
 }
 
 /// The connector's half; the peer's host id. Sleeps.
+#[inline(never)]
 pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<HostId, Ended> {
     let us = ours(group, link);
     let sent = us.encode();

@@ -142,6 +142,7 @@ impl Link {
     }
 
     /// Records the link in the superblock, and what the log keeps for it.
+    #[inline(never)]
     fn record(
         &self,
         group: &Group,
@@ -182,7 +183,7 @@ impl Link {
         Ok(())
     }
 
-    fn start(&self, worker: Worker) -> Result<(), Refusal> {
+    fn start(&self, mut worker: KBox<Worker>) -> Result<(), Refusal> {
         let thread = Thread::spawn_noio(c"dmrepl-link", move |stop| worker.run(stop))?;
         *self.thread.lock() = Some(thread);
         Ok(())

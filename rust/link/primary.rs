@@ -96,6 +96,7 @@ struct Decision {
 
 impl Worker {
     /// One attempt to have a session as primary.
+    #[inline(never)]
     pub(super) fn primary(&mut self) -> Result<Infallible, Ended> {
         if let Some(incoming) = self.link.take_incoming() {
             return self.answer(&incoming);
@@ -145,6 +146,7 @@ impl Worker {
     }
 
     /// Somebody connects to a primary: it is told what this host is, and refuses.
+    #[inline(never)]
     fn answer(&mut self, incoming: &Incoming) -> Result<Infallible, Ended> {
         self.open(&incoming.stream)?;
         self.framed(&incoming.stream, Role::Primary);
@@ -170,6 +172,7 @@ impl Worker {
     }
 
     /// State, Welcome, Ready.
+    #[inline(never)]
     fn handshake(&mut self, host: HostId) -> Result<Session, Ended> {
         self.meet(host);
         let header = self.expect()?;
@@ -248,6 +251,7 @@ impl Worker {
         Ok(())
     }
 
+    #[inline(never)]
     fn welcome(&mut self, facts: &Facts, d: &Decision, session: u64) -> Result<(), Ended> {
         let envelope = self.envelope();
         let head = WelcomeHead {
@@ -301,6 +305,7 @@ fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>, host: HostId) -> Ende
 }
 
 /// Judges a secondary, and what an administrator asked for.
+#[inline(never)]
 fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Result<Decision, Ended> {
     let h = &s.head;
     if !h.group.is_none() && h.group != mine.uuid {
@@ -374,6 +379,7 @@ fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Resul
 }
 
 /// A synchronisation that was asked for begins with this session.
+#[inline(never)]
 fn begin_sync(
     group: &Group,
     link: &Link,
@@ -408,6 +414,7 @@ fn begin_sync(
 }
 
 /// Whether the peer's volumes can hold ours.
+#[inline(never)]
 fn check_volumes(mine: &Facts, s: &State<'_>) -> Result<(), Ended> {
     for v in mine.volumes.iter() {
         let theirs = s.volumes.iter().find(|t| t.name == v.name);

@@ -131,6 +131,7 @@ impl Worker {
         Err(ended)
     }
 
+    #[inline(never)]
     fn receive_all(&mut self, s: &mut Session) -> Result<Infallible, Ended> {
         loop {
             self.interrupted()?;
@@ -167,6 +168,7 @@ impl Worker {
     }
 
     /// Takes what has arrived, up to a limit.
+    #[inline(never)]
     fn burst(&mut self, s: &mut Session) -> Result<Burst, Ended> {
         let mut burst = Burst::default();
         for _ in 0..BURST {
@@ -247,6 +249,7 @@ impl Worker {
     }
 
     /// Goes on with the record or copy under way. `false`: it waits for data or room.
+    #[inline(never)]
     fn finish(&mut self, s: &mut Session, burst: &mut Burst) -> Result<bool, Ended> {
         let Some(mut p) = s.pending.take() else {
             return Ok(true);
@@ -382,6 +385,7 @@ impl Worker {
     }
 
     /// After a burst: the commit point, gaps, and who has something to do now.
+    #[inline(never)]
     fn digest(&mut self, s: &mut Session, burst: &Burst) -> Result<(), Ended> {
         let (head, moved, ringless) = {
             let mut o = self.group.order.lock();

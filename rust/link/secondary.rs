@@ -26,6 +26,7 @@ use replicate_linux::event::FOREVER;
 
 impl Worker {
     /// One attempt to have a session as secondary: waits for a connection first.
+    #[inline(never)]
     pub(super) fn secondary(&mut self) -> Result<Infallible, Ended> {
         let incoming = loop {
             if let Some(incoming) = self.link.take_incoming() {
@@ -63,6 +64,7 @@ impl Worker {
     }
 
     /// The welcome is durable here: answers, and runs the session.
+    #[inline(never)]
     fn begin(&mut self, adopted: Adopted) -> Result<Infallible, Ended> {
         self.begin_session(adopted.session)?;
         let mut session = Session::new(adopted.volumes, adopted.resume, adopted.head);
@@ -94,6 +96,7 @@ impl Worker {
     }
 
     /// Tells the other side what this host has: the first framed message of a listener.
+    #[inline(never)]
     pub(super) fn send_state(&mut self) -> Result<(), Ended> {
         let facts = Facts::of(&self.group)?;
         let head = self.state_head(&facts)?;
@@ -108,6 +111,7 @@ impl Worker {
         })
     }
 
+    #[inline(never)]
     fn state_head(&self, facts: &Facts) -> Result<StateHead, Ended> {
         let lineage = facts.lineage();
         let at = |seq: Seq| lineage.position(seq).unwrap_or_default();
@@ -162,6 +166,7 @@ impl Worker {
     }
 
     /// The attached volumes. Those that have no number yet get one that nobody has, for the message only.
+    #[inline(never)]
     fn volumes_here(&self, facts: &Facts) -> Result<KVec<Volume>, Ended> {
         let mut out = KVec::new();
         let mut spare = u16::MAX;

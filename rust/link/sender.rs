@@ -149,6 +149,7 @@ impl Worker {
     }
 
     /// Fills the outbox with what may be sent now.
+    #[inline(never)]
     fn fill(&mut self, s: &mut Session) -> Result<Filled, Ended> {
         if !s.started {
             s.started = true;
@@ -199,6 +200,7 @@ impl Worker {
     }
 
     /// One record; `Go`: it is in the outbox.
+    #[inline(never)]
     fn record(&mut self, s: &mut Session, seq: Seq) -> Result<Filled, Ended> {
         let (held, epoch, commit, in_sync) = {
             let o = self.group.order.lock();
@@ -278,6 +280,7 @@ impl Worker {
     }
 
     /// Announces a synchronisation, new or resumed.
+    #[inline(never)]
     fn sync_start(&mut self, s: &mut Session) -> Result<(), Ended> {
         let Some(mut job) = s.sync else {
             return Ok(());
@@ -301,6 +304,7 @@ impl Worker {
     }
 
     /// Reads a region from the data volume. `false`: no memory now.
+    #[inline(never)]
     fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, Ended> {
         let bytes = item.range.bytes().0 as usize;
         let Some(mut buf) = self.group.pool.try_take(bytes) else {
@@ -342,6 +346,7 @@ impl Worker {
         Ok(true)
     }
 
+    #[inline(never)]
     fn copy(&mut self, s: &mut Session, item: &CopyItem) -> Result<(), Ended> {
         let Some(read) = s.read.take() else {
             return Err(Ended::wire(WireError::Field(

@@ -15,6 +15,7 @@ use replicate_linux::pages::PAGE_BYTES;
 
 impl Worker {
     /// Puts in the outbox what the primary should know.
+    #[inline(never)]
     pub(super) fn report(&mut self, s: &mut Session) -> Result<(), Ended> {
         let (acks, durable, syncing, head) = {
             let o = self.group.order.lock();
@@ -40,7 +41,7 @@ impl Worker {
                 applied: acks.applied.min(acks.received),
             };
             self.say(&e, &Message::Ack(progress))?;
-            self.show_acks(s, acks);
+            self.show_acks(s, acks, syncing);
         }
         // The end is acknowledged as the item after the last, once the superblock says consistent.
         let over = s.items.filter(|_| !syncing);
@@ -59,6 +60,7 @@ impl Worker {
                 Reason::None,
                 format_args!("the synchronisation ended, this replica is consistent"),
             );
+            self.show_acks(s, acks, false);
         }
         if core::mem::take(&mut s.reply) {
             let e = self.secondary_envelope(s);
@@ -68,12 +70,12 @@ impl Worker {
         Ok(())
     }
 
-    fn show_acks(&self, s: &mut Session, acks: Acks) {
+    fn show_acks(&self, s: &mut Session, acks: Acks, syncing: bool) {
         let level = {
             let mut v = self.link.view.lock();
             v.acked = acks;
             v.peer_head = s.peer_head;
-            acks.received >= s.peer_head
+            acks.received >= s.peer_head && !syncing
         };
         if level && !s.was_level {
             s.was_level = true;

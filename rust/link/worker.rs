@@ -5,6 +5,8 @@
 //! The end of a session comes in this order and no other: the event that the link left in-sync, then its
 //! positions, then the log worker is woken, which releases the writers that waited (P2). Nothing is locked
 //! while the thread waits; every wait ends by thread stop, `link disconnect`, or the peer timeout.
+//!
+//! Kernel stacks are small: what is called once and not at the bottom of a chain is not inlined.
 
 use super::{
     channel::{Inbox, Outbox},
@@ -55,8 +57,8 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// The thread of `link`, not started. May sleep.
-    pub(crate) fn new(group: Arc<Group>, link: Arc<Link>) -> Result<Worker> {
-        Ok(Worker {
+    pub(crate) fn new(group: Arc<Group>, link: Arc<Link>) -> Result<KBox<Worker>> {
+        let worker = Worker {
             rx: Inbox::new()?,
             tx: Outbox::new()?,
             wake: link.wake.clone(),
@@ -65,11 +67,12 @@ impl Worker {
             attempts: 0,
             group,
             link,
-        })
+        };
+        Ok(KBox::new(worker, GFP_KERNEL)?)
     }
 
     /// The thread's body.
-    pub(crate) fn run(mut self, stop: &StopToken) {
+    pub(crate) fn run(&mut self, stop: &StopToken) {
         while !stop.should_stop() {
             if self.link.overflow.take() {
                 let ended = self.overrun();
@@ -142,11 +145,18 @@ impl Worker {
         self.session = session;
         self.rx.begin_session(session);
         self.attempts = 0;
-        let mut o = self.group.order.lock();
-        o.link_wakes.retain(|(id, _)| *id != self.link.id);
-        o.link_wakes
-            .push_within_capacity((self.link.id, self.wake.clone()))
-            .map_err(|_| Ended::no_memory())
+        let there = {
+            let mut o = self.group.order.lock();
+            o.link_wakes.retain(|(id, _)| *id != self.link.id);
+            o.link_wakes
+                .push_within_capacity((self.link.id, self.wake.clone()))
+                .is_ok()
+        };
+        if there {
+            Ok(())
+        } else {
+            Err(Ended::no_memory())
+        }
     }
 
     /// Whether the thread, or the session, shall end now.
@@ -268,6 +278,7 @@ impl Worker {
     }
 
     /// The end of an attempt. See the module for the order.
+    #[inline(never)]
     fn settle(&mut self, ended: Ended) {
         self.farewell(&ended);
         let had_session = core::mem::take(&mut self.session) != 0;
