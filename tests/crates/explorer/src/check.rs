@@ -11,7 +11,7 @@ use replicate_core::{
 };
 
 use crate::{
-    config::{Config, Peer},
+    config::Config,
     disk::{Value, GARBAGE},
     host::{wid, writes_of, Host, LINK},
     link::image,
@@ -262,7 +262,8 @@ impl World {
         } else {
             Vec::new()
         };
-        let mut seq = s.sb.applied.next();
+        // A sync that begins gives up what is below its start: the replica starts there, or stays inconsistent.
+        let mut seq = s.sb.applied.max(self.ghost.sync_start).next();
         while seq < oldest {
             let ours = self.ghost.hist.get(seq.0 as usize - 1);
             if !log.iter().any(|r| Some(r) == ours) {
@@ -295,8 +296,12 @@ impl World {
                     }
                     seq = seq.next();
                 }
+                // Without a ring and before a redo the image is used as it is.
                 let torn = !s.ring && s.sb.horizon > end;
-                (end.0 as usize) <= hist.len() && (now == image(cfg, hist, end) || torn)
+                let exact = now == image(cfg, hist, end);
+                (end.0 as usize) <= hist.len()
+                    && (exact || torn)
+                    && (s.ring || self.closed(cfg, s, hist).is_ok())
             });
         let Some(hist) = chosen else {
             return broken(format!(
@@ -309,9 +314,6 @@ impl World {
                 "P3: {} completed in-sync, the takeover ends at {end}",
                 self.ghost.synced
             ));
-        }
-        if cfg.peer == Some(Peer::NoRing) {
-            self.closed(cfg, s, hist)?;
         }
         self.old_primary_returns(hist, end)
     }

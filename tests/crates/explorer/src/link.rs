@@ -166,6 +166,7 @@ impl World {
     pub fn sync_started(&mut self, start: Seq, chain: Chain) {
         let on = self.hosts[P].on_mut();
         on.eng.positions.synced_from(LINK, start, true);
+        self.ghost.sync_start = start;
         let line = self.hosts[P].sb.line.clone();
         let cursor = self.hosts[P].sb.sync;
         self.welcome = Some(Welcome {

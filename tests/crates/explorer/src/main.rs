@@ -2,65 +2,72 @@
 
 //! Runs the explorations and prints how many states each saw.
 //!
-//! `explorer [name part]` explores, `explorer mutations [rule part]` leaves rules out one by one.
+//! `explorer [part of a name]` explores, `explorer walks [part] [seed]` walks at random,
+//! `explorer mutations [part of a rule]` leaves rules out one by one. `EXPLORE=long` takes the larger bounds.
 
-use std::time::Instant;
+use std::{process::ExitCode, time::Instant};
 
-use explorer::{runs, search, search::Report};
+use explorer::{
+    runs,
+    search::{self, Report},
+};
 use replicate_core::rules::{self, Rule};
 
-fn show(name: &str, r: &Report, t: Instant) {
-    println!(
-        "{name:<40} {:>9} states {:>10} steps depth {:>3} {:>7.1?}{}",
-        r.states,
-        r.steps,
-        r.depth,
-        t.elapsed(),
-        if r.cut_short { " CUT SHORT" } else { "" }
-    );
-    if let Some((text, path)) = &r.broken {
-        println!("  broken: {text}");
-        for ev in path {
-            println!("    {ev}");
-        }
-    }
+fn wanted(name: &str, only: &Option<String>) -> bool {
+    only.as_ref().is_none_or(|o| name.contains(o.as_str()))
 }
 
-fn main() {
+fn show(name: &str, t: Instant, r: &Report) {
+    println!("{} {:>7.1?}", r.line(name), t.elapsed());
+    print!("{}", r.trace());
+}
+
+fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
-    let mut failed = false;
+    let long = std::env::var("EXPLORE").is_ok_and(|v| v == "long");
     let limit = std::env::var("LIMIT")
         .ok()
         .and_then(|l| l.parse().ok())
         .unwrap_or(usize::MAX);
+    let mut good = true;
     if args.next_if_eq("mutations").is_some() {
         let only = args.next();
         for rule in Rule::ALL {
             let name = format!("{rule:?}");
-            if only.as_ref().is_some_and(|o| !name.contains(o.as_str())) {
-                continue;
+            if wanted(&name, &only) {
+                rules::leave_out(Some(rule));
+                let t = Instant::now();
+                let r = search::shortest(&runs::mutation(rule), limit);
+                show(&name, t, &r);
+                good &= r.broken.is_some();
             }
-            rules::leave_out(Some(rule));
-            let t = Instant::now();
-            let cfg = runs::mutation(rule);
-            let r = search::shortest(&cfg, limit);
-            show(&name, &r, t);
-            failed |= r.broken.is_none();
+        }
+    } else if args.next_if_eq("walks").is_some() {
+        let only = args.next();
+        let seed = args.next().and_then(|s| s.parse().ok()).unwrap_or(1);
+        println!("seed {seed}");
+        for cfg in runs::walks() {
+            if wanted(cfg.name, &only) {
+                let t = Instant::now();
+                let r = search::wander(&cfg, seed, limit.min(2000), 400);
+                show(cfg.name, t, &r);
+                good &= r.broken.is_none();
+            }
         }
     } else {
         let only = args.next();
-        for cfg in runs::all() {
-            if only
-                .as_ref()
-                .is_some_and(|o| !cfg.name.contains(o.as_str()))
-            {
-                continue;
+        for cfg in runs::families(long).into_iter().flat_map(|f| f.1) {
+            if wanted(cfg.name, &only) {
+                let t = Instant::now();
+                let r = search::exhaust(&cfg, limit);
+                show(cfg.name, t, &r);
+                good &= r.broken.is_none();
             }
-            let t = Instant::now();
-            let r = search::exhaust(&cfg, limit);
-            show(cfg.name, &r, t);
-            failed |= r.broken.is_some();
         }
     }
-    std::process::exit(i32::from(failed));
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

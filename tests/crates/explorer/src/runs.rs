@@ -69,21 +69,28 @@ fn syncing() -> Vec<Ev> {
     ]
 }
 
-/// The explorations that pass, in full.
-pub fn all() -> Vec<Config> {
-    let mut v = local();
-    v.extend(ring_peer());
-    v.extend(ring_less_peer());
-    v.extend(sync_modes());
-    v.extend(takeover());
-    v.extend(wires());
-    v.extend(resync());
-    v
+/// What is explored: a family of runs by name. `long`: larger bounds, for a night.
+pub fn families(long: bool) -> Vec<(&'static str, Vec<Config>)> {
+    vec![
+        ("local", local(long)),
+        ("ring", ring_peer(long)),
+        ("no-ring", ring_less_peer(long)),
+        ("sync", sync_modes(long)),
+        ("takeover", takeover(long)),
+        ("wire", wires(long)),
+        ("resync", resync(long)),
+    ]
 }
 
-/// Local recovery: no peer.
-fn local() -> Vec<Config> {
-    vec![
+/// The runs of one family.
+pub fn family(name: &str, long: bool) -> Vec<Config> {
+    let all = families(long).into_iter();
+    all.filter(|f| f.0 == name).flat_map(|f| f.1).collect()
+}
+
+/// Recovery of one host: no peer.
+fn local(long: bool) -> Vec<Config> {
+    let mut v = vec![
         Config {
             primary_crashes: 2,
             fine: true,
@@ -101,51 +108,89 @@ fn local() -> Vec<Config> {
             wrap: true,
             ring_room: 3,
             checkpoints: 2,
+            resets: long,
             ..run("local: ring wraps", vec![w(0), w(1), w(0), w(1)])
         },
         Config {
             volatile: false,
             ..run("local: log without cache", vec![w(0), w(1), Op::Flush])
         },
-    ]
+    ];
+    if long {
+        v.push(Config {
+            primary_crashes: 2,
+            fine: true,
+            checkpoints: 2,
+            ..run("local: long", vec![w(0), fua(1), w(0), Op::Flush])
+        });
+    }
+    v
 }
 
-fn ring_peer() -> Vec<Config> {
-    vec![
+/// A peer with a ring.
+fn ring_peer(long: bool) -> Vec<Config> {
+    let mut v = vec![
         Config {
-            prefix: connected(),
             checkpoints: 0,
+            prefix: connected(),
             ..ring("ring: primary crashes", vec![w(0), w(1)])
         },
         Config {
-            prefix: connected(),
-            resets: false,
-            ..ring("ring: primary crashes, checkpoints", vec![w(0), w(0)])
-        },
-        Config {
-            resets: false,
-            checkpoints: 0,
-            ..ring("ring: from the start", vec![w(0), w(1)])
+            ..ring("ring: from the start", vec![w(0)])
         },
         Config {
             primary_crashes: 0,
             secondary_crashes: 1,
+            checkpoints: 0,
             prefix: connected(),
             ..ring("ring: secondary crashes", vec![w(0), w(0)])
         },
         Config {
-            primary_crashes: 1,
+            primary_crashes: 0,
+            secondary_crashes: 2,
+            prefix: connected(),
+            ..ring("ring: secondary crashes twice", vec![w(0)])
+        },
+        Config {
             secondary_crashes: 1,
-            resets: false,
             prefix: connected(),
             ..ring("ring: both crash", vec![w(0)])
         },
-    ]
+    ];
+    if long {
+        v.extend([
+            Config {
+                prefix: connected(),
+                ..ring("ring: primary crashes, checkpoints", vec![w(0), w(0)])
+            },
+            Config {
+                primary_crashes: 2,
+                checkpoints: 0,
+                prefix: connected(),
+                ..ring("ring: primary crashes twice", vec![w(0), w(0)])
+            },
+            Config {
+                primary_crashes: 0,
+                secondary_crashes: 1,
+                prefix: connected(),
+                ..ring("ring: secondary crashes, checkpoints", vec![w(0), w(0)])
+            },
+            Config {
+                checkpoints: 0,
+                ..ring("ring: from the start, two writes", vec![w(0), w(1)])
+            },
+        ]);
+    }
+    v
 }
 
-fn ring_less_peer() -> Vec<Config> {
-    vec![
-        no_ring("no ring: primary crashes", vec![w(0), w(1)]),
+/// A peer without a ring.
+fn ring_less_peer(long: bool) -> Vec<Config> {
+    let mut v = vec![
+        Config {
+            prefix: connected(),
+            ..no_ring("no ring: primary crashes", vec![w(0), w(1)])
+        },
         Config {
             primary_crashes: 0,
             secondary_crashes: 1,
@@ -164,53 +209,124 @@ fn ring_less_peer() -> Vec<Config> {
             secondary_crashes: 1,
             fine: true,
             prefix: connected(),
-            ..no_ring("no ring: fine", vec![w(0), w(1)])
+            ..no_ring("no ring: slow data writes", vec![w(0), w(1)])
         },
-    ]
-}
-
-fn sync_modes() -> Vec<Config> {
-    [Mode::Received, Mode::Logged, Mode::Applied]
-        .into_iter()
-        .zip(["sync received", "sync logged", "sync applied"])
-        .map(|(mode, name)| Config {
-            mode,
+    ];
+    if long {
+        v.push(Config {
             primary_crashes: 0,
             secondary_crashes: 1,
-            resets: false,
+            fine: true,
+            checkpoints: 2,
+            prefix: connected(),
+            ..no_ring("no ring: three writes", vec![w(0), w(0), w(1)])
+        });
+    }
+    v
+}
+
+/// Sync links, each with a takeover out of every state.
+fn sync_modes(long: bool) -> Vec<Config> {
+    let modes = [
+        (
+            Mode::Received,
+            "sync received",
+            "sync received: secondary crashes",
+        ),
+        (
+            Mode::Logged,
+            "sync logged",
+            "sync logged: secondary crashes",
+        ),
+        (
+            Mode::Applied,
+            "sync applied",
+            "sync applied: secondary crashes",
+        ),
+    ];
+    let mut v = Vec::new();
+    for (mode, name, crashes) in modes {
+        v.push(Config {
+            mode,
+            primary_crashes: 0,
+            checkpoints: 0,
             takeover: true,
             prefix: connected(),
             ..ring(name, vec![w(0), w(1)])
-        })
-        .collect()
+        });
+        v.push(Config {
+            mode,
+            primary_crashes: 0,
+            secondary_crashes: 1,
+            takeover: true,
+            prefix: connected(),
+            ..ring(crashes, if long { vec![w(0), w(1)] } else { vec![w(0)] })
+        });
+        if long {
+            v.push(Config {
+                mode,
+                primary_crashes: 0,
+                secondary_crashes: 1,
+                takeover: true,
+                prefix: connected(),
+                ..no_ring(crashes, vec![w(0), w(1)])
+            });
+        }
+    }
+    v
 }
 
-fn takeover() -> Vec<Config> {
-    vec![
+/// Takeover, with a primary that lives, crashes, or crashed before.
+fn takeover(long: bool) -> Vec<Config> {
+    let mut v = vec![
         Config {
             takeover: true,
+            resets: false,
             checkpoints: 0,
+            secondary_crashes: 1,
             prefix: connected(),
-            ..ring("takeover: ring", vec![w(0), w(1)])
+            ..ring("takeover: ring", vec![w(0)])
         },
         Config {
             takeover: true,
+            resets: false,
+            secondary_crashes: 1,
             prefix: connected(),
-            ..no_ring("takeover: no ring", vec![w(0), w(1)])
+            ..no_ring("takeover: no ring", vec![w(0)])
         },
-    ]
+    ];
+    if long {
+        v.extend([
+            Config {
+                takeover: true,
+                prefix: connected(),
+                ..ring("takeover: ring, two writes", vec![w(0), w(1)])
+            },
+            Config {
+                takeover: true,
+                prefix: connected(),
+                ..no_ring("takeover: no ring, two writes", vec![w(0), w(1)])
+            },
+        ]);
+    }
+    v
 }
 
-fn wires() -> Vec<Config> {
-    vec![
+/// Messages that are lost, doubled, overtaken, or of a session that is over.
+fn wires(long: bool) -> Vec<Config> {
+    let mut v = vec![
         Config {
             queue: 2,
             reorder: true,
             faults: 1,
             primary_crashes: 0,
             checkpoints: 0,
-            drops: 1,
-            prefix: connected(),
+            // The primary's own work is done: what is left is what travels.
+            prefix: {
+                let mut p = connected();
+                p.extend([Ev::App, Ev::App, Ev::Batch(P), Ev::BatchDone(P, 0)]);
+                p
+            },
             ..ring("wire: lost, doubled, reordered", vec![w(0), w(0)])
         },
         Config {
@@ -219,22 +335,56 @@ fn wires() -> Vec<Config> {
             mode: Mode::Received,
             primary_crashes: 0,
             secondary_crashes: 1,
+            checkpoints: 0,
+            prefix: connected(),
+            ..ring("wire: stale, secondary crashes", vec![w(0)])
+        },
+        Config {
+            queue: 2,
+            stale: true,
             resets: false,
             checkpoints: 0,
             prefix: connected(),
-            ..ring("wire: stale sessions", vec![w(0), w(1)])
+            ..ring("wire: stale, primary crashes", vec![w(0)])
         },
-    ]
+    ];
+    if long {
+        v.extend([
+            Config {
+                queue: 2,
+                stale: true,
+                mode: Mode::Received,
+                primary_crashes: 0,
+                secondary_crashes: 1,
+                resets: false,
+                checkpoints: 0,
+                prefix: connected(),
+                ..ring("wire: stale, two writes", vec![w(0), w(1)])
+            },
+            Config {
+                queue: 3,
+                reorder: true,
+                faults: 2,
+                drops: 1,
+                primary_crashes: 0,
+                checkpoints: 0,
+                prefix: connected(),
+                ..ring("wire: worse", vec![w(0), w(0)])
+            },
+        ]);
+    }
+    v
 }
 
-fn resync() -> Vec<Config> {
-    vec![
+/// A full synchronisation while the application writes.
+fn resync(long: bool) -> Vec<Config> {
+    let mut v = vec![
         Config {
             sync: true,
             primary_crashes: 0,
             blocks: TWO_EXTENTS,
             prefix: syncing(),
-            ..ring("resync: two regions", vec![w(0), w(1)])
+            ..ring("resync: two regions", vec![w(1)])
         },
         Config {
             sync: true,
@@ -242,7 +392,15 @@ fn resync() -> Vec<Config> {
             primary_crashes: 0,
             blocks: ONE,
             prefix: syncing(),
-            ..ring("resync: slow reads", vec![w(0), w(0)])
+            ..ring("resync: slow reads", vec![w(0)])
+        },
+        Config {
+            sync: true,
+            primary_crashes: 0,
+            checkpoints: 0,
+            blocks: ONE,
+            prefix: syncing(),
+            ..ring("resync: two writes", vec![w(0), w(0)])
         },
         Config {
             sync: true,
@@ -269,6 +427,72 @@ fn resync() -> Vec<Config> {
             blocks: ONE,
             ..no_ring("resync: no ring", vec![w(0)])
         },
+    ];
+    if long {
+        v.extend([
+            Config {
+                sync: true,
+                fine: true,
+                primary_crashes: 0,
+                blocks: ONE,
+                prefix: syncing(),
+                ..ring("resync: slow reads, two writes", vec![w(0), w(0)])
+            },
+            Config {
+                sync: true,
+                primary_crashes: 0,
+                blocks: TWO_EXTENTS,
+                checkpoints: 2,
+                prefix: syncing(),
+                ..ring("resync: two regions, two writes", vec![w(0), w(1)])
+            },
+        ]);
+    }
+    v
+}
+
+/// Larger scripts, more of everything that goes wrong: for walks at random.
+pub fn walks() -> Vec<Config> {
+    let big = |c: Config| Config {
+        primary_crashes: 2,
+        secondary_crashes: 2,
+        drops: 2,
+        checkpoints: 4,
+        fine: true,
+        takeover: true,
+        script: vec![w(0), wide(), fua(1), w(0), Op::Flush],
+        blocks: ADJACENT,
+        ..c
+    };
+    let queue = |c: Config| Config {
+        queue: 3,
+        reorder: true,
+        faults: 2,
+        ..big(c)
+    };
+    let sync = |c: Config| Config {
+        sync: true,
+        takeover: false,
+        queue: 2,
+        blocks: TWO_EXTENTS,
+        script: vec![w(0), w(1), w(0), w(1)],
+        ..big(c)
+    };
+    vec![
+        big(ring("walk: ring", Vec::new())),
+        big(no_ring("walk: no ring", Vec::new())),
+        queue(ring("walk: ring, bad wire", Vec::new())),
+        queue(no_ring("walk: no ring, bad wire", Vec::new())),
+        Config {
+            mode: Mode::Received,
+            ..queue(ring("walk: sync received", Vec::new()))
+        },
+        Config {
+            mode: Mode::Applied,
+            ..queue(no_ring("walk: sync applied, no ring", Vec::new()))
+        },
+        sync(ring("walk: resync", Vec::new())),
+        sync(no_ring("walk: resync, no ring", Vec::new())),
     ]
 }
 

@@ -273,18 +273,45 @@ impl World {
     }
 }
 
+impl Report {
+    fn new() -> Report {
+        Report {
+            states: 1,
+            steps: 0,
+            depth: 0,
+            broken: None,
+            cut_short: false,
+        }
+    }
+
+    /// One line: what was seen.
+    pub fn line(&self, name: &str) -> String {
+        let end = if self.cut_short { " CUT SHORT" } else { "" };
+        format!(
+            "{name:<40} {:>9} states {:>10} steps, depth {:>3}{end}",
+            self.states, self.steps, self.depth
+        )
+    }
+
+    /// What broke, and how it came to it; empty where nothing did.
+    pub fn trace(&self) -> String {
+        let Some((text, path)) = &self.broken else {
+            return String::new();
+        };
+        let mut s = format!("  broken: {text}\n");
+        for ev in path {
+            s += &format!("    {ev}\n");
+        }
+        s
+    }
+}
+
 /// Visits every state, depth first; memory is one hash a state.
 pub fn exhaust(cfg: &Config, limit: usize) -> Report {
     let mut seen = Seen::default();
     let start = begin(cfg);
     seen.insert(key(&start));
-    let mut report = Report {
-        states: 1,
-        steps: 0,
-        depth: 0,
-        broken: None,
-        cut_short: false,
-    };
+    let mut report = Report::new();
     let mut stack: Vec<(World, Vec<Ev>)> = Vec::new();
     let mut path: Vec<Ev> = Vec::new();
     let events = start.events(cfg);
@@ -326,13 +353,7 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
     let mut seen = Seen::default();
     let start = begin(cfg);
     seen.insert(key(&start));
-    let mut report = Report {
-        states: 1,
-        steps: 0,
-        depth: 0,
-        broken: None,
-        cut_short: false,
-    };
+    let mut report = Report::new();
     let mut from: Vec<(u32, Ev)> = vec![(0, Ev::App)];
     let mut layer = vec![(0u32, start)];
     while !layer.is_empty() {
@@ -377,13 +398,7 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
 /// Walks at random, `walks` times, each until nothing can happen or `deep` steps.
 pub fn wander(cfg: &Config, mut seed: u64, walks: usize, deep: usize) -> Report {
     let mut seen = Seen::default();
-    let mut report = Report {
-        states: 0,
-        steps: 0,
-        depth: 0,
-        broken: None,
-        cut_short: false,
-    };
+    let mut report = Report::new();
     let mut roll = move |n: usize| {
         seed ^= seed << 13;
         seed ^= seed >> 7;
@@ -399,7 +414,7 @@ pub fn wander(cfg: &Config, mut seed: u64, walks: usize, deep: usize) -> Report 
             let calm: Vec<Ev> = events
                 .iter()
                 .copied()
-                .filter(|e| !matches!(e, Ev::Cut(..) | Ev::Reset(..)))
+                .filter(|e| !matches!(e, Ev::Cut(..) | Ev::Reset(..) | Ev::TakeOver))
                 .collect();
             if !calm.is_empty() && roll(12) != 0 {
                 events = calm;

@@ -90,6 +90,8 @@ pub struct Ghost {
     pub depends: Vec<Seq>,
     /// Last record that a recovery found: any of them may have been seen complete.
     pub recovered: Seq,
+    /// Where the last sync began.
+    pub sync_start: Seq,
     /// Writes that must survive any power cut of the primary.
     pub owed: u16,
     /// Highest seq completed while the link was in-sync.
@@ -201,6 +203,7 @@ impl World {
                 completed: 0,
                 depends: vec![Seq::NONE],
                 recovered: Seq::NONE,
+                sync_start: Seq::NONE,
                 owed: 0,
                 synced: Seq::NONE,
                 forgot: false,
