@@ -315,9 +315,13 @@ impl Applier {
         let Some(copy) = next else {
             return false;
         };
-        let payload = self.group.take_copy(copy.item);
         let volume = self.group.order.lock().volume(copy.range.volume);
-        let Some(volume) = volume.filter(|v| v.state() != State::Failed) else {
+        let payload = self.group.take_copy(copy.item);
+        let (Some(volume), Some((_, payload))) =
+            (volume.filter(|v| v.state() != State::Failed), payload)
+        else {
+            // Never zeros for want of data: the copy does not count, and the next session sends it again.
+            self.group.order.lock().engine.copy_abandoned();
             return false;
         };
         let done = match payload {
@@ -335,9 +339,9 @@ impl Applier {
                 o.sync_cursor = Some((copy.range.volume, copy.range.end()));
                 true
             }
-            Err(e) => {
+            Err(_) => {
                 self.volume_failed(&volume, "write of a region copy", "I/O error");
-                let _ = e;
+                self.group.order.lock().engine.copy_abandoned();
                 false
             }
         }

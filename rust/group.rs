@@ -111,8 +111,8 @@ pub(crate) struct Identity {
     pub(crate) replica: Replica,
 }
 
-/// A region copy that waits: its item and what it holds.
-pub(crate) type CopyPayload = (u64, Arc<PageBuf>);
+/// A region copy that waits: its item and what it holds (`None`: zeros).
+pub(crate) type CopyPayload = (u64, Option<Arc<PageBuf>>);
 
 /// Links and threads: things that come and go by command.
 pub(crate) struct Lists {
@@ -236,7 +236,7 @@ impl Group {
     }
 
     /// Keeps the payload of a region copy until its turn. `false`: no room.
-    pub(crate) fn put_copy(&self, item: u64, payload: Arc<PageBuf>) -> bool {
+    pub(crate) fn put_copy(&self, item: u64, payload: Option<Arc<PageBuf>>) -> bool {
         let mut copies = self.copy_payloads.lock();
         match copies.iter_mut().find(|c| c.is_none()) {
             Some(place) => {
@@ -247,13 +247,13 @@ impl Group {
         }
     }
 
-    /// Takes the payload of a region copy; `None`: it is all zeros.
-    pub(crate) fn take_copy(&self, item: u64) -> Option<Arc<PageBuf>> {
+    /// Takes the payload of a region copy; `None`: there is no such copy, its session ended.
+    pub(crate) fn take_copy(&self, item: u64) -> Option<CopyPayload> {
         let mut copies = self.copy_payloads.lock();
         let place = copies
             .iter_mut()
             .find(|c| c.as_ref().is_some_and(|c| c.0 == item))?;
-        place.take().map(|c| c.1)
+        place.take()
     }
 
     /// Forgets the payloads of a session that ended.

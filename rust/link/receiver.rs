@@ -367,10 +367,8 @@ impl Worker {
     }
 
     fn place_copy(&self, c: &RegionCopy, p: &Pending) -> Result<(), Ended> {
-        if let Some(whole) = &p.whole {
-            if !self.group.put_copy(c.item, whole.clone()) {
-                return Err(nonsense("more region copies at once than were allowed"));
-            }
+        if !self.group.put_copy(c.item, p.whole.clone()) {
+            return Err(nonsense("more region copies at once than were allowed"));
         }
         let copy = Copy {
             item: c.item,

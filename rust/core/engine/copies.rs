@@ -180,6 +180,11 @@ impl<M: Memory> Engine<M> {
         }
     }
 
+    /// The copy from [`Self::next_copy`] was not written: it does not count, and the sync cannot end in this session.
+    pub fn copy_abandoned(&mut self) {
+        self.copies.writing = None;
+    }
+
     /// The primary told where the sync ends, and how many copies this session had.
     pub fn sync_end_told(&mut self, end: Seq, items: u64) {
         self.copies.end = Some((end, items));
