@@ -78,17 +78,18 @@ def scenario_full_sync_under_load(lab):
         a.guest.sh(f"dd if=/dev/urandom of={dev} bs=1M count=24 oflag=direct 2>&1", timeout=120)
     a.wait_link(LINK, "needs-sync")
     a.guest.fails(f"dmrepl sync db {LINK} --assume-clean", "assume-clean")
-    lab.shape(a.guest, b.guest, "rate 200mbit")
+    lab.shape(a.guest, b.guest, "rate 100mbit")
     events, theirs = a.events(), b.events()
     writers = load.Load(a, seconds=60, writers=2, depth=4, readers=1, options="--fsync-every 50")
     writers.wait_acked(50)
     a.sync(LINK, "full")
-    a.wait("syncing", lambda s: s["links"][0]["state"] == "syncing")
+    begun = a.wait("syncing", lambda s: s["links"][0]["state"] == "syncing"
+                   and s["links"][0].get("sync_total_bytes"))["links"][0]
+    assert begun["sync_total_bytes"] >= 2 * 48 * MIB, begun
     b.wait("inconsistent", lambda s: s["replica_state"] == "inconsistent")
     b.guest.fails("dmrepl takeover db", "connected|inconsistent")
-    half = a.wait("half way", lambda s: 2 * s["links"][0].get("sync_done_bytes", 0)
-                  > s["links"][0]["sync_total_bytes"] or s["links"][0]["state"] != "syncing")
-    assert half["links"][0]["sync_total_bytes"] >= 2 * 48 * MIB, half["links"][0]
+    a.wait("half way", lambda s: s["links"][0]["state"] != "syncing"
+           or 2 * s["links"][0]["sync_done_bytes"] > s["links"][0]["sync_total_bytes"])
     lab.mend(a.guest, b.guest)
     a.wait_link(LINK, "streaming", "catching-up", timeout=120)
     wait_event(events, code="sync-done")
