@@ -144,7 +144,10 @@ def run_all(chosen: list, jobs: int, until: float) -> dict:
                 print(f"failed  {name}: not run, the time for all scenarios was over", flush=True)
                 count["failed"] += 1
             return
-        outcome = run_apart(name, getattr(function, "timeout", TIMEOUT) * jobs)
+        timeout = getattr(function, "timeout", TIMEOUT) * jobs
+        if until:
+            timeout = min(timeout, until + 120 - time.time())
+        outcome = run_apart(name, timeout)
         with printing:
             count[report(name, *outcome)] += 1
 
@@ -158,6 +161,13 @@ def run_all(chosen: list, jobs: int, until: float) -> dict:
     return count
 
 
+def default_jobs() -> int:
+    """Two guests keep two cores busy, but not all the time; each takes 1 GiB of memory and more."""
+    cores = os.cpu_count() or 1
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(max(cores, 2) // 2 + 1, free // (3 << 30)))
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/test")
     parser.add_argument("--list", action="store_true", help="name the scenarios, run none")
@@ -165,9 +175,8 @@ def main():
     parser.add_argument("--here", action="store_true", help="run one in this process")
     parser.add_argument("--until", type=float, default=0, metavar="UNIX-TIME",
                         help="scenarios that have not started by then fail as not run")
-    parser.add_argument("--jobs", type=int, default=max(1, int(os.environ.get("JOBS", 0)) or
-                                                        (os.cpu_count() or 1) // 2),
-                        help="scenarios at a time; each keeps about two cores busy")
+    parser.add_argument("--jobs", type=int, default=int(os.environ.get("JOBS", 0)) or default_jobs(),
+                        help="scenarios at a time")
     parser.add_argument("names", nargs="*", help="parts of names; all when none is given")
     options = parser.parse_args()
     sys.path.insert(0, str(paths.TOP / "tests"))
