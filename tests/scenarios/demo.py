@@ -104,7 +104,7 @@ def play(lab, stage: Stage) -> str:
     b.down()
     images = {}
     for disk in ("srl", *VOLUMES):
-        images[disk] = lab.folder / f"b-{disk}.img"
+        images[disk] = lab.folder / f"after-{disk}.img"
         b.guest.disks[disk].copy_to(images[disk])
     verdict = oracle.check([images["ledger"]], [journal], require="acked")
     assert verdict["acked_lost"] == 0, verdict
