@@ -17,7 +17,7 @@ def _copies(lab, host, name: str) -> list:
     """The data disks of a host whose group is down."""
     found = []
     for disk in host.volumes.values():
-        target = lab.folder / f"{name}-{disk}.img"
+        target = lab.folder / f"copy-{name}-{disk}.img"
         host.guest.disks[disk].copy_to(target)
         found.append(target)
     return found
@@ -53,7 +53,7 @@ def scenario_link_cut_under_load(lab):
     wait_event(events, code="in-sync")
     p.same()
     journal = writers.save(lab.folder / "journal")
-    srl = lab.folder / "a-srl.img"
+    srl = lab.folder / "copy-a-srl.img"
     a.guest.disks["srl"].copy_to(srl)
     third = judge.boot(lab, pair.disks(2, 32 * MIB, 192 * MIB), a.volumes)
     for where in images:
@@ -64,9 +64,10 @@ def scenario_link_cut_under_load(lab):
 
 def scenario_link_flaps_and_loses(lab):
     """Loss, delay and reordering on the wire, connections torn down again and again under load."""
-    p = pair.make(lab, volumes=2, mode="logged", srl=128 * MIB, link_options=FAST)
+    p = pair.make(lab, volumes=2, mode="logged", srl=192 * MIB, link_options=FAST)
     a, b = p.a, p.b
-    writers = load.Load(a, seconds=120, writers=3, depth=8)
+    # Slower than the wire, bad as that is: nothing is to be given up here.
+    writers = load.Load(a, seconds=120, writers=2, depth=2, options="--pause-us 10000")
     writers.wait_acked(30)
     lab.shape(a.guest, b.guest, "loss 2% delay 3ms 2ms reorder 10%")
     for turn in range(6):
@@ -92,7 +93,8 @@ def scenario_killed_hosts_resume(lab):
     recovers, replays, goes on replicating. No synchronisation is needed for either."""
     p = pair.make(lab, volumes=2, srl=192 * MIB, link_options=FAST)
     a, b = p.a, p.b
-    writers = load.Load(a, seconds=240, writers=3, depth=8, options="--fsync-every 30")
+    # The log must hold what is written while a host boots, however slow that is.
+    writers = load.Load(a, seconds=240, writers=2, depth=2, options="--fsync-every 30 --pause-us 20000")
     writers.wait_acked(100)
     b.reset()
     a.wait_link(LINK, "streaming", "catching-up", timeout=60)
@@ -130,7 +132,7 @@ def scenario_primary_is_lost_and_returns(lab):
     wait_event(events, code="takeover")
     status = b.wait_active()
     assert status["role"] == "primary", status
-    order = lab.folder / "b-srl.img"
+    order = lab.folder / "copy-b-srl.img"
     b.down()
     b.guest.disks["srl"].copy_to(order)
     oracle.check(_copies(lab, b, "b"), [journal], [order], require="acked")
