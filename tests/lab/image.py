@@ -24,7 +24,7 @@ losetup dd timeout perf ping dash
 
 # Loaded on demand by modprobe in the guest; what they depend on comes along.
 MODULES = """
-virtio_blk virtio_net virtio_rng dm-mod dm-flakey dm-delay dm-log-writes dm-snapshot dm-zero
+virtio_blk virtio_scsi sd_mod virtio_net virtio_rng dm-mod dm-flakey dm-delay dm-log-writes dm-snapshot dm-zero
 dm-thin-pool dm-crypt xfs btrfs brd loop null_blk nbd veth sch_netem sch_tbf sch_prio sch_ingress
 cls_u32 cls_matchall act_mirred nvmet nvmet-tcp nvme-tcp drbd raid1 tls libcrc32c
 nf_tables ip_tables iptable_filter

@@ -39,6 +39,8 @@ echo "127.0.0.1 localhost" >/etc/hosts
 
 # What this lab's kernel has as modules; a kernel that has them built in needs nothing.
 for m in virtio_net virtio_rng dm-mod; do modprobe -q $m; done
+# SCSI only where there is a controller (8).
+! grep -qs 0x0008 /sys/bus/virtio/devices/*/device || for m in virtio_scsi sd_mod; do modprobe -q $m; done
 
 # Network cables: lab.net=ADDRESS,NIC:PEER:MTU,... one cable for each peer, each with a host route.
 ip link set lo up
@@ -56,11 +58,13 @@ fi
 
 # Disks get the names that the lab gave them, whatever they are attached as.
 lab_disks() {
-	for sys in /sys/block/vd* /sys/block/nvme*n*; do
+	for sys in /sys/block/vd* /sys/block/sd* /sys/block/nvme*n*; do
 		[ -e "$sys" ] || continue
 		serial=
 		[ -r "$sys/serial" ] && serial=$(cat "$sys/serial")
 		[ -r "$sys/device/serial" ] && serial=$(cat "$sys/device/serial")
+		# SCSI has it as a page of its own, behind four bytes.
+		[ -r "$sys/device/vpd_pg80" ] && serial=$(tail -c +5 "$sys/device/vpd_pg80")
 		serial=$(echo $serial)
 		[ -z "$serial" ] || [ "$serial" = lab-tools ] || ln -sf "/dev/${sys##*/}" "/dev/lab/$serial"
 	done

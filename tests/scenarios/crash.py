@@ -11,7 +11,7 @@ from scenarios.kit.pair import LINK
 
 def scenario_alone_cut_at_any_instant(lab):
     """A primary without a link: the log and its recovery, by many cuts of a running host."""
-    Alone(lab, bus="nvme").run(kills=max(4, share(0.3)))
+    Alone(lab, bus="scsi").run(kills=max(4, share(0.3)))
 
 
 def scenario_alone_with_a_small_ring(lab):
@@ -24,14 +24,14 @@ def scenario_logged_virtio(lab):
     Campaign(lab, bus="virtio", mode="logged", salt=2).run(share(0.3))
 
 
-def scenario_async_nvme(lab):
+def scenario_async_scsi(lab):
     """Asynchronous, secondary with a ring."""
-    Campaign(lab, bus="nvme", mode="async", salt=3).run(share(0.22))
+    Campaign(lab, bus="scsi", mode="async", salt=3).run(share(0.22))
 
 
-def scenario_no_ring_nvme(lab):
+def scenario_no_ring_scsi(lab):
     """Secondary without a ring, sync at level logged: dependency-closed, with every acknowledged write."""
-    Campaign(lab, bus="nvme", mode="logged", ring=False, salt=4).run(share(0.22))
+    Campaign(lab, bus="scsi", mode="logged", ring=False, salt=4).run(share(0.22))
 
 
 def scenario_small_ring_virtio(lab):
@@ -42,7 +42,7 @@ def scenario_small_ring_virtio(lab):
 def scenario_takeover_in_place(lab):
     """Level received: the primary dies for good, the living secondary takes over, and holds every write that
     the application saw complete."""
-    guests = pair.boot(lab, volumes=2, size=16 * MIB, srl=128 * MIB, volatile=True, bus="nvme")
+    guests = pair.boot(lab, volumes=2, size=16 * MIB, srl=128 * MIB, volatile=True, bus="scsi")
     p = pair.Pair(guests, 2, mode="received", link_options=LINK_OPTIONS).configure()
     for number in range(1, share(0.1) + 1):
         a, b = p.a, p.b
@@ -78,6 +78,6 @@ def scenario_takeover_in_place(lab):
 
 
 for _one in (scenario_alone_cut_at_any_instant, scenario_alone_with_a_small_ring, scenario_logged_virtio,
-             scenario_async_nvme, scenario_no_ring_nvme, scenario_small_ring_virtio, scenario_takeover_in_place):
+             scenario_async_scsi, scenario_no_ring_scsi, scenario_small_ring_virtio, scenario_takeover_in_place):
     _one.guests = 0
     _one.timeout = 120 + 30 * share(0.3) + 60

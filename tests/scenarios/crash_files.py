@@ -96,11 +96,11 @@ def scenario_ext4_virtio(lab):
     Round(lab, "ext4", "virtio", "logged", 20).run(share(0.06))
 
 
-def scenario_xfs_nvme(lab):
-    """xfs on nvme, which has FUA of its own."""
-    Round(lab, "xfs", "nvme", "logged", 21).run(share(0.04))
+def scenario_xfs_scsi(lab):
+    """xfs on scsi, which has FUA of its own."""
+    Round(lab, "xfs", "scsi", "logged", 21).run(share(0.04))
 
 
-for _one in (scenario_ext4_virtio, scenario_xfs_nvme):
+for _one in (scenario_ext4_virtio, scenario_xfs_scsi):
     _one.guests = 0
     _one.timeout = 480

@@ -51,4 +51,4 @@ def scenario_power_cut_loses_what_was_not_flushed(lab):
 
 
 scenario_power_cut_loses_what_was_not_flushed.guests = 1
-scenario_power_cut_loses_what_was_not_flushed.options = {"volatile": True, "bus": "nvme"}
+scenario_power_cut_loses_what_was_not_flushed.options = {"volatile": True, "bus": "scsi"}

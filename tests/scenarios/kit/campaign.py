@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Kills, one after the other, on one history: writers run, a side is killed (or both), the verdict is
-spoken over copies of its disks, the killed side comes back, and replication must go on.
+"""Kills, one after the other, on one history, with a verdict over the disks that each would leave.
 
 A kill is a power cut (volatile disks lose a seeded subset of what was not flushed) or a reset (they
-lose nothing). The order of record is what was in the logs before the cut, so that it knows more than
-any survivor. Everything random comes from the printed seed.
+lose nothing). Most are taken from hosts that stand still: all guests are frozen at one instant, the disk
+servers say what a cut of either side would leave, the judge recovers and takes over from that, and the
+hosts go on; what a host would have kept in memory is in no image. In every REAL-th round hosts are killed
+in earnest: they boot again, and replication must go on from what they find. The order of record is what
+was in the logs before the cut, so that it knows more than any survivor. Everything random comes from the
+printed seed.
 """
 
 import itertools
@@ -23,10 +26,22 @@ from .pair import LINK, Pair, disks, volume_names
 KILLS = int(os.environ.get("KILLS", "50"))
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 
+# Of so many rounds one kills in earnest.
+REAL = 4
+
 # With these modes, what was acknowledged is on the peer's stable storage.
 DURABLE = ("logged", "applied")
 
+# How much of the kills are power cuts; the others are resets.
+CUTS = 0.75
+
 LINK_OPTIONS = "--heartbeat 300ms --peer-timeout 3s"
+
+# Here nobody may notice that time stood still. A peer that was killed says so itself when it is back.
+PATIENT = "--heartbeat 1s --peer-timeout 60s"
+
+# Of the mix of sizes most are small, so that the logs (which are copied) stay small.
+BLOCKS = "512,4096x12,16384x2,65536,unaligned"
 
 
 def share(of_all: float) -> int:
@@ -35,10 +50,11 @@ def share(of_all: float) -> int:
 
 
 class Campaign:
-    """`wrap`: the ring is smaller than the run, so the verdict is by stamps alone."""
+    """A primary a and a secondary b. `wrap`: the ring is smaller than the run, so the verdict is by
+    stamps alone."""
 
     def __init__(self, lab, bus: str = "virtio", mode: str = "async", ring: bool = True,
-                 volumes: int = 2, size: int = 16 * MIB, srl: int = 512 * MIB, wrap: bool = False,
+                 volumes: int = 2, size: int = 16 * MIB, srl: int = 128 * MIB, wrap: bool = False,
                  load_options: str = "--fsync-every 25 --fua-percent 5",
                  salt: int = 0):
         self.lab, self.mode, self.ring, self.wrap = lab, mode, ring, wrap
@@ -49,12 +65,13 @@ class Campaign:
         volatile = {n: {"size": s, "volatile": True, "bus": bus} for n, s in layout.items()}
         guests = lab.guests(2, disks=volatile)
         self.judge = judge.boot(lab, layout, volume_names(volumes))
-        self.pair = Pair(guests, volumes, mode=mode, ring=ring, link_options=LINK_OPTIONS)
+        self.pair = Pair(guests, volumes, mode=mode, ring=ring, link_options=PATIENT)
         self.a, self.b = self.pair.a, self.pair.b
         self.load_options = load_options
         self.journals = []
-        self.kills = {"a": 0, "b": 0}
+        self.kills, self.real = {"a": 0, "b": 0}, {"a": 0, "b": 0}
         self.verdicts, self.judged_in_sync = 0, 0
+        self.writers, self.heard = None, None
         self.numbers = itertools.count(1)
         self.folder = lab.folder / "copies"
         self.folder.mkdir(exist_ok=True)
@@ -63,99 +80,135 @@ class Campaign:
     # A round ----------------------------------------------------------------
 
     def run(self, kills: int):
-        """At least `kills` kills of each side."""
+        """At least `kills` kills of each side, some of them in earnest."""
+        turns = itertools.cycle(self.random.sample([["a"], ["b"], ["a", "b"]], 3))
         while min(self.kills.values()) < kills:
-            behind = [s for s in "ab" if self.kills[s] < kills]
-            sides = self.random.choice([behind, [behind[0]], ["a", "b"]])
-            self.round(sides)
-            if sum(self.kills.values()) % 10 < len(sides):
-                self.pair.same()
+            number = next(self.numbers)
+            self.ready()
+            self.write()
+            if number % REAL:
+                self.still(number)
+            else:
+                self.earnest(number, next(turns))
+        if not self.real["a"] + self.real["b"]:
+            self.write()
+            self.earnest(next(self.numbers), ["a", "b"])
+        if self.writers:
+            self.writers.stop(120)
         self.pair.same()
-        print(f"note: kills {self.kills['a']} + {self.kills['b']}, {self.verdicts} verdicts, "
-              f"{self.judged_in_sync} in-sync", flush=True)
+        print(f"note: kills {self.kills['a']} + {self.kills['b']} ({self.real['a']} + {self.real['b']} in "
+              f"earnest), {self.judged_in_sync} in-sync", flush=True)
         if self.mode in DURABLE:
             assert self.judged_in_sync >= self.verdicts // 4, "hardly ever in-sync: nothing was judged"
-
-    def round(self, sides: list):
-        number = next(self.numbers)
-        cut = {s: self.random.random() < 0.7 for s in sides}
-        seed = self.random.randrange(1 << 31)
-        print(f"round {number}: {', '.join(s + (' cut' if cut[s] else ' reset') for s in sides)} "
-              f"seed {seed}", flush=True)
-        self.ready()
-        events = self.a.events()
-        writers = load.Load(self.a, seed=seed, writers=self.random.choice([1, 2, 4]),
-                            depth=self.random.choice([1, 4, 16]), options=self.load_options)
-        writers.wait_acked(self.random.randrange(20, 500))
-
-        before = writers.journal()
-        in_sync = self.mode != "async" and not seen(events, code="left-sync")
-        for s in sides:
-            self.side(s).guest.kill()
-            self.kills[s] += 1
-        if "a" in sides:
-            # A write that the guest saw complete had been acknowledged while the peer was alive.
-            self.journals.append(writers.save(self.folder / f"journal-{number}"))
-        else:
-            # Later completions may be those that the lost peer released.
-            writers.stop()
-            self.journals.append(writers.save(self.folder / f"journal-{number}", before))
-        orders = [self.copy(h, "srl", f"order-{number}") for h in (self.a, self.b)]
-        if "a" not in sides and not self.wrap:
-            # The next rounds need to know of what was written after the kill, too.
-            after = writers.save(self.folder / f"journal-{number}-all")
-        images = {s: self.crashed(s, cut.get(s), s in sides, seed, number) for s in "ab"
-                  if s in sides or (s == "b" and self.ring)}
-        for s in sides:
-            self.side(s).guest.start()
-        for s, copies in images.items():
-            self.verdict(s, copies, orders, in_sync)
-        if "a" not in sides and not self.wrap:
-            self.journals[-1] = after
-        for file in self.folder.glob(f"*order-{number}-*"):
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
-        for s in reversed(sides):
-            self.side(s).guest.wait_boot()
-            self.side(s).up()
 
     def ready(self):
         """Both sides are back, and what can be level is."""
         self.a.wait_active()
-        self.a.wait_drained(LINK)
-        if self.mode != "async":
+        if self.mode == "async":
+            self.a.wait_link(LINK, "streaming")
+        else:
             self.a.wait_in_sync(LINK)
+
+    def write(self):
+        """Sees to it that writers run, and lets them do some."""
+        self.left = len(seen(self.heard, code="left-sync")) if self.heard else 0
+        if self.writers is None:
+            self.heard, self.left = self.a.events(), 0
+            self.writers = load.Load(self.a, seconds=3600, seed=self.random.randrange(1 << 31),
+                                     writers=self.random.choice([1, 2, 4]),
+                                     depth=self.random.choice([1, 4, 16]), blocks=BLOCKS,
+                                     options=self.load_options)
+            self.journals.append(self.folder / f"journal-{len(self.journals)}")
+        self.writers.wait_acked(self.writers.acked() + self.random.randrange(20, 300))
+
+    def in_sync(self) -> bool:
+        """Whether the link has been in-sync ever since `ready` found it so."""
+        return self.mode != "async" and len(seen(self.heard, code="left-sync")) == self.left
+
+    def still(self, number: int):
+        """Both sides as a kill at this instant would leave them; they go on afterwards."""
+        seed = self.random.randrange(1 << 31)
+        cut = {s: self.random.random() < CUTS for s in "ab"}
+        print(f"round {number}: still, {said(cut)}, seed {seed}", flush=True)
+        for host in (self.a, self.b):
+            host.guest.freeze()
+        try:
+            in_sync = self.in_sync()
+            self.writers.save(self.journals[-1])
+            orders = [self.copy(h, "srl", f"order-{number}") for h in (self.a, self.b)]
+            for s in "ab":
+                self.kills[s] += 1
+                copies = image(self.side(s).guest, self.folder / f"{s}-order-{number}", seed, cut[s])
+                self.verdict(s, copies, orders, in_sync)
+        finally:
+            for host in (self.a, self.b):
+                host.guest.thaw()
+        self.forget(number)
+
+    def earnest(self, number: int, sides: list):
+        """Kills; the verdict; and they come back."""
+        seed = self.random.randrange(1 << 31)
+        cut = {s: self.random.random() < CUTS for s in sides}
+        print(f"round {number}: killed, {said(cut)}, seed {seed}", flush=True)
+        before, in_sync = self.writers.journal(), self.in_sync()
+        for s in sides:
+            self.side(s).guest.kill()
+            self.kills[s] += 1
+            self.real[s] += 1
+        if "a" in sides:
+            # A write that the guest saw complete had been acknowledged while the peer was alive.
+            self.writers.save(self.journals[-1])
+        else:
+            # Later completions may be those that the lost peer released.
+            if self.mode == "async":
+                self.writers.stop()
+            self.writers.save(self.journals[-1], before)
+        orders = [self.copy(h, "srl", f"order-{number}") for h in (self.a, self.b)]
+        images = {}
+        for s in "ab":
+            guest = self.side(s).guest
+            where = self.folder / f"{s}-order-{number}"
+            if s in sides:
+                if cut[s]:
+                    guest.power_cut(seed)
+                images[s] = image(guest, where, seed, cut=False)
+            elif s == "b":
+                images[s] = image(guest, where, seed, cut=True)
+        for s in sides:
+            self.side(s).guest.start()
+        for s, copies in images.items():
+            self.verdict(s, copies, orders, in_sync)
+        self.forget(number)
+        for s in reversed(sides):
+            self.side(s).guest.wait_boot()
+            self.side(s).up()
+        if "a" not in sides:
+            # The next rounds need to know of what was written after the kill, too.
+            if self.writers.job.running():
+                self.writers.stop(120)
+            self.writers.save(self.journals[-1])
+        self.writers = self.heard = None
+        self.a.wait_active()
+        self.pair.same()
 
     def side(self, name: str) -> Host:
         return self.a if name == "a" else self.b
-
-    # Copies -----------------------------------------------------------------
 
     def copy(self, host: Host, disk: str, name: str):
         target = self.folder / f"{host.name}-{name}-{disk}.img"
         host.guest.disks[disk].copy_to(target)
         return target
 
-    def crashed(self, side: str, cut, dead: bool, seed: int, number: int) -> dict:
-        """{disk: image} of a side's disks: after its kill, or as a power cut now would leave them."""
-        host = self.side(side)
-        names = [n for n in host.guest.disks]
-        if not dead:
-            where = self.folder / f"{side}-order-{number}-live"
-            where.mkdir(exist_ok=True)
-            host.guest.nbd(f"crash-image {seed} {where}")
-            return {n: where / f"{n}.img" for n in names}
-        if cut:
-            host.guest.power_cut(seed)
-        return {n: self.copy(host, n, f"order-{number}-dead") for n in names}
+    def forget(self, number: int):
+        for file in self.folder.glob(f"*-order-{number}*"):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
 
     # The verdict ------------------------------------------------------------
 
     def verdict(self, side: str, copies: dict, orders: list, in_sync: bool):
         """Activates a side's copies at the judge and checks what is found there."""
         self.verdicts += 1
-        role = "primary" if side == "a" else "secondary"
-        self.judge.take(copies, role)
-        images = self.judge.images()
+        images = self.judge.disks()
         if side == "a":
             require = "durable"
         elif in_sync and self.mode in DURABLE:
@@ -163,30 +216,33 @@ class Campaign:
             self.judged_in_sync += 1
         else:
             require = "none"
-        known = [] if self.wrap else (orders[:1] if side == "a" else self.logs(orders))
+        # A record may have reached the peer before the primary's own log.
+        known = [] if self.wrap else (orders if side == "b" and self.ring else orders[:1])
         try:
-            found = oracle.check(images, self.journals, known, require,
-                                 closed=side == "b" and not self.ring)
-        except oracle.Violated as why:
+            self.judge.take(copies, "primary" if side == "a" else "secondary")
+            self.judge.drop()
+            found = oracle.check(images, self.journals, known, require, closed=side == "b" and not self.ring)
+        except Exception as why:
             keep(self.lab, self.seed, [*copies.values(), *orders, *self.journals], images)
-            raise oracle.Violated(f"seed {self.seed}, side {side}, required: {require}\n{why}") from None
-        print(f"  {side}: {found}", flush=True)
+            raise type(why)(f"seed {self.seed}, side {side}, required: {require}\n{why}") from None
+        print(f"  {side} ({require}): {found}", flush=True)
 
-    def logs(self, orders: list) -> list:
-        """Both logs: a record may have reached the peer before the primary's own log."""
-        return orders if self.ring else orders[:1]
+
+def said(cut: dict) -> str:
+    return " and ".join(f"{s} {'cut' if cut[s] else 'reset'}" for s in cut)
 
 
 class Alone:
     """One host, no link: images as a kill at any instant would leave them, judged one after the other
     while the host stands still. No boot between two of them, so there can be many."""
 
-    def __init__(self, lab, bus: str = "nvme", size: int = 16 * MIB, srl: int = 256 * MIB,
+    def __init__(self, lab, bus: str = "scsi", size: int = 16 * MIB, srl: int = 128 * MIB,
                  volumes: int = 2, wrap: bool = False, options: str = "", salt: int = 0,
-                 load_options: str = "--fsync-every 10 --fua-percent 10"):
+                 load_options: str = "--fsync-every 10 --fua-percent 10", evidence: bool = True):
         self.seed = SEED + salt
         self.random = random.Random(self.seed)
         self.lab, self.wrap = lab, wrap
+        self.kills, self.evidence = 0, evidence
         print(f"seed: {self.seed} (alone, {bus})", flush=True)
         layout = disks(volumes, size, srl)
         volatile = {n: {"size": s, "volatile": True, "bus": bus} for n, s in layout.items()}
@@ -198,7 +254,7 @@ class Alone:
         self.folder.mkdir(exist_ok=True)
         self.load_options = load_options
         # Writes, of which all records stay in the ring.
-        self.room = srl // (2 * 24 * 1024)
+        self.room = srl // (2 * 20 * 1024)
         self.host.load()
 
     def fresh(self, force: bool):
@@ -212,7 +268,7 @@ class Alone:
         self.host.create()
         self.host.wait_active()
         writers = load.Load(self.host, seconds=3600, writers=3, depth=8, seed=self.random.randrange(1 << 31),
-                            options=self.load_options)
+                            blocks=BLOCKS, options=self.load_options)
         writers.wait_acked(50)
         return writers
 
@@ -230,7 +286,8 @@ class Alone:
         print(f"note: {kills} kills judged, {records} records compared", flush=True)
 
     def kill(self, number: int, writers) -> dict:
-        seed, cut = self.random.randrange(1 << 31), self.random.random() < 0.8
+        self.kills += 1
+        seed, cut = self.random.randrange(1 << 31), self.random.random() < CUTS
         guest = self.host.guest
         guest.freeze()
         try:
@@ -239,14 +296,16 @@ class Alone:
             order = self.folder / "order.img"
             guest.disks["srl"].copy_to(order)
             print(f"{'cut' if cut else 'reset'} {number} seed {seed}", flush=True)
-            self.judge.take(copies, "primary")
-            images = self.judge.images()
+            images = self.judge.disks()
             try:
+                self.judge.take(copies, "primary")
+                self.judge.drop()
                 found = oracle.check(images, [journal], [] if self.wrap else [order], "durable",
                                      base=self.base)
-            except oracle.Violated as why:
-                keep(self.lab, self.seed, [*copies.values(), order, journal, *self.base], images)
-                raise oracle.Violated(f"seed {self.seed}, cut {number}\n{why}") from None
+            except Exception as why:
+                if self.evidence:
+                    keep(self.lab, self.seed, [*copies.values(), order, journal, *self.base], images)
+                raise type(why)(f"seed {self.seed}, kill {number}\n{why}") from None
         finally:
             guest.thaw()
         print(f"  {found}", flush=True)

@@ -9,10 +9,12 @@ suspend has flushed everything down.
 import os
 import pathlib
 
+from lab.agent import CommandFailed
 from lab.disk import Disk
 from lab.guest import Guest
 
 from .host import Host
+from .oracle import Violated
 
 
 def fill(target: pathlib.Path, source: pathlib.Path):
@@ -56,7 +58,12 @@ class Judge:
             self.guest.sh(f"blockdev --flushbufs /dev/lab/{name}")
         host = Host(self.guest, role, volumes=self.volumes, options="--start-wait 1ms")
         host.load()
-        host.group_add(role=False)
+        try:
+            host.group_add(role=False)
+        except CommandFailed as why:
+            if "log is damaged" in str(why):
+                raise Violated(str(why)) from None
+            raise
         host.create()
         self.host = host
         if role == "secondary":
@@ -73,4 +80,8 @@ class Judge:
     def images(self) -> list:
         """Ends the group; the data disks as they are then, in the order of the volumes."""
         self.drop()
+        return self.disks()
+
+    def disks(self) -> list:
+        """The data disks in the order of the volumes. What they hold is whole when the group was dropped."""
         return [self.guest.disks[d].image for d in self.volumes.values()]
