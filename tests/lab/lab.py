@@ -11,7 +11,7 @@ import tempfile
 
 from . import disk, image, paths
 from .guest import Guest
-from .wire import Cable
+from .wire import Cable, Wires
 
 MIB = 1 << 20
 DISKS = {"srl": 64 * MIB, "data": 64 * MIB}
@@ -42,6 +42,7 @@ class Lab:
                 self._files[place] = paths.STATIC / tool
         self._files.update(files or {})
         self._image = None
+        self._wires = []
 
     def __enter__(self):
         return self
@@ -64,6 +65,8 @@ class Lab:
         `bus` and `volatile` hold for all disks; a disk's value may also be a dict of Disk's arguments
         (size, bus, block, volatile, write_through). `options` go to Guest."""
         cables = [Cable(self.folder, i, j) for i in range(count) for j in range(i + 1, count)]
+        if cables:
+            self._wires.append(Wires(self.folder, cables))
         made = []
         for index in range(count):
             name = "abcdefgh"[index]
@@ -127,6 +130,8 @@ class Lab:
             guest.close()
             if guest.console.exists():
                 shutil.copy2(guest.console, self.logs / f"{guest.name}.console")
+        for wires in self._wires:
+            wires.stop()
         faults = self.faults()
         shutil.rmtree(self.folder, ignore_errors=True)
         return faults
