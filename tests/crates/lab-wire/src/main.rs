@@ -51,7 +51,9 @@ fn serve(listener: &UnixListener, own: &End, other: &End) {
         }
         while receive(&mut conn, &mut frame).is_ok() {
             let Ok(mut other) = other.lock() else { return };
-            let gone = other.as_mut().is_some_and(|to| to.write_all(&frame).is_err());
+            let gone = other
+                .as_mut()
+                .is_some_and(|to| to.write_all(&frame).is_err());
             if gone {
                 *other = None;
             }
