@@ -69,11 +69,12 @@ pub enum Why {
     /// A peer's lineage, which drops all above `fork`.
     Adopt {
         fork: Seq,
+        session: u8,
     },
     /// Primary: a sync begins.
     SyncStart(Seq, Chain),
     /// Secondary: inconsistent, starts anew.
-    SyncRestart(Seq, Chain),
+    SyncRestart(Seq, Chain, u8),
     TakeOver(Seq),
 }
 

@@ -133,6 +133,10 @@ impl World {
                     },
                 });
                 self.name_session();
+                // The log keeps what was promised, even where a sync that never came about had given it up.
+                let from = resume.prev();
+                let on = self.hosts[P].on_mut();
+                on.eng.positions.synced_from(LINK, from, inconsistent);
                 Ok(true)
             }
             Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync => {
@@ -146,6 +150,7 @@ impl World {
                 sb.kept = Some(start);
                 sb.sync = Some((VolumeId(cfg.blocks[0].0), Sector(0)));
                 self.hosts[P].pending = Some((sb, Why::SyncStart(start, chain)));
+                self.ghost.sync_start = start;
                 Ok(true)
             }
             // A takeover that did not come to its end may leave the replica ahead: then it says so.
@@ -166,7 +171,6 @@ impl World {
     pub fn sync_started(&mut self, start: Seq, chain: Chain) {
         let on = self.hosts[P].on_mut();
         on.eng.positions.synced_from(LINK, start, true);
-        self.ghost.sync_start = start;
         let line = self.hosts[P].sb.line.clone();
         let cursor = self.hosts[P].sb.sync;
         self.welcome = Some(Welcome {
@@ -202,7 +206,7 @@ impl World {
             if let Log::Ring(r) = &on.eng.log {
                 sb.tail.place = r.ring.head();
             }
-            h.pending = Some((sb, Why::SyncRestart(start, chain)));
+            h.pending = Some((sb, Why::SyncRestart(start, chain, w.session)));
             return Ok(true);
         }
         if !on.eng.welcome_fits(w.cursor.is_some()) {
@@ -220,13 +224,19 @@ impl World {
         }
         if w.line == h.sb.line {
             self.truncate(w.fork)?;
-            self.secondary_joins(cfg);
+            self.secondary_joins(cfg, w.session);
             return Ok(true);
         }
         let mut sb = h.sb.clone();
         sb.line = w.line;
         sb.commit = on.eng.adopted_commit(w.fork).min(sb.commit);
-        h.pending = Some((sb, Why::Adopt { fork: w.fork }));
+        h.pending = Some((
+            sb,
+            Why::Adopt {
+                fork: w.fork,
+                session: w.session,
+            },
+        ));
         Ok(true)
     }
 
@@ -251,8 +261,9 @@ impl World {
     }
 
     /// Both ends enter the session, if the primary still stands by its welcome.
-    pub fn secondary_joins(&mut self, cfg: &Config) {
-        let Some(w) = self.welcome.take() else {
+    pub fn secondary_joins(&mut self, cfg: &Config, session: u8) {
+        // Another welcome may be under way by now: its connection begins its own handshake.
+        let Some(w) = self.welcome.take_if(|w| w.session == session) else {
             return;
         };
         let s = self.hosts[S].on_mut();

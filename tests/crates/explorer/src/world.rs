@@ -425,14 +425,14 @@ impl World {
             Why::Horizon(horizon, redo) => {
                 self.hosts[s].on_mut().eng.horizon_durable(horizon, redo)
             }
-            Why::Adopt { fork } => {
+            Why::Adopt { fork, session } => {
                 self.truncate(fork)?;
-                self.secondary_joins(cfg);
+                self.secondary_joins(cfg, session);
             }
             Why::SyncStart(start, chain) => self.sync_started(start, chain),
-            Why::SyncRestart(start, chain) => {
+            Why::SyncRestart(start, chain, session) => {
                 self.hosts[s].on_mut().eng.restart_at(start, chain, true);
-                self.secondary_joins(cfg);
+                self.secondary_joins(cfg, session);
             }
             Why::TakeOver(end) => return self.taken_over(cfg, end),
         }
