@@ -236,11 +236,13 @@ impl Link {
     }
 
     /// Ends the session and waits until no acknowledgement can leave any more. The link stays idle until
-    /// `link connect`. May sleep; no lock may be held.
-    pub(crate) fn close_for_takeover(&self) {
+    /// [`Self::connect`]; `false`: it was disconnected by command before. May sleep; no lock may be held.
+    pub(crate) fn close_for_takeover(&self) -> bool {
+        let enabled = self.enabled.get();
         self.disable();
         self.changed
             .wait_until_always(replicate_linux::event::FOREVER, || !self.is_connected());
+        enabled
     }
 
     /// Ends the session; the thread does not try again. Does not wait.

@@ -45,19 +45,36 @@ const LIMIT_MS: u64 = 60_000;
 impl Group {
     /// Takes over. May sleep; called with the registry's mutex held.
     pub(crate) fn takeover(&self, force: bool) -> Result<TakenOver, Refusal> {
-        let name = self.name.as_str();
         self.may_take_over(force)?;
         let was_sync = self.last_contact();
         {
             let mut o = self.order.lock();
             o.phase = Phase::TakingOver;
         }
-        for link in self.all_links() {
-            link.close_for_takeover();
+        let mut links = self.all_links();
+        links.retain(|l| l.close_for_takeover());
+        let taken = self.become_primary(was_sync);
+        // Whoever comes now, above all the old primary, is told what this host is.
+        for link in links {
+            let _ = link.connect(self);
         }
+        taken
+    }
+
+    /// All sessions are closed.
+    #[inline(never)]
+    fn become_primary(&self, was_sync: &str) -> Result<TakenOver, Refusal> {
+        let name = self.name.as_str();
         let end = self.order.lock().engine.takeover_begin();
         if let Err(e) = self.wait_durable(end) {
-            self.order.lock().phase = Phase::Active;
+            let mut o = self.order.lock();
+            if matches!(o.engine.log, Log::Ring(_)) {
+                o.phase = Phase::Active;
+            } else {
+                // Its volumes may hold by now what the primary never committed.
+                drop(o);
+                self.fail(Refusal::new(e.error, format_args!("{}", e.text())));
+            }
             return Err(e);
         }
         let still = self.pause_applier();
@@ -85,7 +102,21 @@ impl Group {
             sb.set_commit(sb.lineage().position(end).unwrap_or_default());
             sb.set_consistent(false);
             Ok::<_, Refusal>(EpochTable::of(&sb.lineage())?)
-        })?;
+        });
+        let table = match table {
+            Ok(table) => table,
+            Err(e) => {
+                // One of its copies may say primary: nothing of this life may go on as a secondary.
+                self.fail(Refusal::new(
+                    e.error,
+                    format_args!(
+                        "takeover failed, remove and add the group again: {}",
+                        e.text()
+                    ),
+                ));
+                return Err(e);
+            }
+        };
         {
             let mut i = self.identity.lock();
             i.epoch = id;

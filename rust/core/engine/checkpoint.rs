@@ -142,7 +142,7 @@ impl<M: Memory> Engine<M> {
 
     /// The link to give up (`needs-sync`) because the ring is full and it alone holds the tail back.
     ///
-    /// Never one that is in-sync: writers wait for it anyway, and it answers or times out.
+    /// Never one that writers wait for, see [`Position::may_be_given_up`](super::position::Position::may_be_given_up).
     pub fn link_to_give_up(&self) -> Option<LinkId> {
         let Log::Ring(w) = &self.log else {
             return None;
@@ -153,7 +153,7 @@ impl<M: Memory> Engine<M> {
         }
         let id = self.positions.most_behind()?;
         let behind = self.positions.get(id)?;
-        (!behind.in_sync && behind.kept < self.applier.clean()).then_some(id)
+        (behind.may_be_given_up() && behind.kept < self.applier.clean()).then_some(id)
     }
 
     /// Whether the caller must flush the data devices in a checkpoint: always, but in a mutation.

@@ -38,6 +38,8 @@ pub struct Position {
     pub needs_sync: bool,
     /// A synchronisation runs: the replica is inconsistent, so the link is not in-sync however level it is.
     pub syncing: bool,
+    /// A session stands: the peer answers, or it times out.
+    pub live: bool,
 }
 
 /// All links' positions.
@@ -79,6 +81,7 @@ impl Positions {
                 in_sync: false,
                 needs_sync: kept.is_none(),
                 syncing: false,
+                live: false,
             });
         }
     }
@@ -107,6 +110,7 @@ impl Positions {
         if let Some(l) = self.get_mut(id) {
             (l.received, l.logged, l.applied) = (received, logged, applied);
             l.in_sync = false;
+            l.live = true;
         }
     }
 
@@ -114,7 +118,10 @@ impl Positions {
     /// event must be sent *before* the next release.
     pub fn disconnected(&mut self, id: LinkId) -> bool {
         match self.get_mut(id) {
-            Some(l) => core::mem::replace(&mut l.in_sync, false),
+            Some(l) => {
+                l.live = false;
+                core::mem::replace(&mut l.in_sync, false)
+            }
             None => false,
         }
     }
@@ -230,6 +237,13 @@ impl Position {
         self.kept.max(data.min(bound))
     }
 
+    /// Whether the log may be taken from it when it is full. Not while writers wait for it anyway, and not in
+    /// the middle of a synchronisation that goes on: that would begin again, and be overtaken again. Both
+    /// end with the session.
+    pub fn may_be_given_up(&self) -> bool {
+        !self.needs_sync && !self.in_sync && !(self.syncing && self.live)
+    }
+
     /// The acknowledgement that this link's mode waits for.
     pub fn level(&self) -> Seq {
         match self.mode {
@@ -238,5 +252,29 @@ impl Position {
             Mode::Logged => self.logged,
             Mode::Applied => self.applied,
         }
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT, kernel::macros::kunit_tests(replicate_core_position))]
+#[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_paces_writers_for_a_sync_that_goes_on() {
+        let id = LinkId(0);
+        let may = |p: &Positions| p.get(id).map(Position::may_be_given_up);
+        let mut p = Positions::default();
+        p.set(id, Mode::Async, None);
+        assert_eq!(may(&p), Some(false));
+        p.synced_from(id, Seq(3), true);
+        p.session(id, Seq(3), Seq(3), Seq(3));
+        assert_eq!(may(&p), Some(false));
+        // The peer is gone: it may not hold the log for ever.
+        p.disconnected(id);
+        assert_eq!(may(&p), Some(true));
+        p.session(id, Seq(3), Seq(3), Seq(3));
+        p.sync_ended(id);
+        assert_eq!(may(&p), Some(true));
     }
 }
