@@ -281,6 +281,7 @@ impl Worker {
     #[inline(never)]
     fn settle(&mut self, ended: Ended) {
         self.farewell(&ended);
+        let proven = self.tx.stream.is_some();
         let had_session = core::mem::take(&mut self.session) != 0;
         self.link.set_stream(None);
         if let Some(stream) = self.rx.stream.take() {
@@ -316,7 +317,7 @@ impl Worker {
         self.link.wants.store(u64::MAX, Relaxed);
         self.group.log_wake.notify();
         self.group.moved.notify();
-        self.show(&ended);
+        self.show(&ended, proven);
         self.link.connected.set(false);
         self.link.changed.notify();
     }
@@ -348,8 +349,9 @@ impl Worker {
         }
     }
 
-    /// The state machine's step, and the events that go with it.
-    fn show(&self, ended: &Ended) {
+    /// The state machine's step, and the events that go with it. `proven`: the peer was who it should be; what
+    /// anybody else says is shown, but is no answer.
+    fn show(&self, ended: &Ended, proven: bool) {
         let link = &self.link;
         let text = ended.refusal.text();
         let before = link.view.lock().reason;
@@ -357,7 +359,9 @@ impl Worker {
             ended.event,
             Some(state::Event::Refused | state::Event::Overflowed)
         ) {
-            link.answered.set(true);
+            if proven {
+                link.answered.set(true);
+            }
             let mut v = link.view.lock();
             if v.sync
                 .is_some_and(|j| j.kind == super::sync::Kind::AssumeClean)
