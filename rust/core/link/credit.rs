@@ -63,7 +63,7 @@ impl Granted {
     pub fn must_tell(&self, told: &Granted, head: Seq, received: u64) -> bool {
         let few = told.seq.since(head) < 64;
         let short =
-            told.byte.saturating_sub(received) < (MAX_RECORD_BYTES as u64).saturating_mul(2);
+            told.byte.saturating_sub(received) < u64::from(MAX_RECORD_BYTES).saturating_mul(2);
         (self.seq > told.seq && few) || (self.byte > told.byte && short)
     }
 }
