@@ -241,7 +241,7 @@ impl Position {
     /// the middle of a synchronisation that goes on: that would begin again, and be overtaken again. Both
     /// end with the session.
     pub fn may_be_given_up(&self) -> bool {
-        !self.needs_sync && !self.in_sync && !(self.syncing && self.live)
+        !(self.needs_sync || self.in_sync || self.syncing && self.live)
     }
 
     /// The acknowledgement that this link's mode waits for.
