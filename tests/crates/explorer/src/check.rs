@@ -78,7 +78,7 @@ impl World {
         let p = &self.hosts[P];
         let found = p.scan(false);
         let Outcome::Head { head: safe, .. } = found.outcome else {
-            return broken("a power cut of the primary now would make its log look corrupt");
+            return broken("P4: a power cut of the primary now would make its log look corrupt: what it had called durable is gone");
         };
         self.own_log(p, &found.records, hist, "primary")?;
         // P1
@@ -116,7 +116,7 @@ impl World {
         let most = h.scan(true).head();
         let Some(most) = most else {
             return broken(format!(
-                "a reset of the {who} now would make its log look corrupt"
+                "P4: a reset of the {who} now would make its log look corrupt: what it had called durable is not in this history"
             ));
         };
         let applied = h.sb.applied;
@@ -204,7 +204,7 @@ impl World {
         if s.ring {
             let found = s.scan(false);
             let Outcome::Head { head, .. } = found.outcome else {
-                return broken("a power cut of the secondary now would make its log look corrupt");
+                return broken("P4: a power cut of the secondary now would make its log look corrupt: what it had called durable is gone");
             };
             self.own_log(s, &found.records, hist, "secondary")?;
             return self.recoverable(cfg, s, hist, head, "secondary");

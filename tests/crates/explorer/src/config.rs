@@ -2,7 +2,7 @@
 
 //! What a run explores: the application's script, the peer, and how much may go wrong.
 
-use crate::world::Ev;
+use crate::event::Ev;
 use replicate_core::{
     group::Mode,
     units::{Range, Sector, VolumeId},

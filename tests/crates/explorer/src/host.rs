@@ -13,13 +13,11 @@ use std::{
 
 use replicate_core::{
     engine::{
-        apply::Apply,
         checkpoint::{Begun, Update},
         position::{LinkId, Positions},
         replica::Acks,
         Engine, Log, Memory, NoRing, Role, Start,
     },
-    group::Mode,
     link::sender::Sender,
     log::{
         recovery::{new_epoch, Outcome, Step},
@@ -33,7 +31,7 @@ use replicate_core::{
 
 use crate::{
     config::Config,
-    disk::{epoch_id, Batch, Block, Found, Line, LogDev, Sb, Value},
+    disk::{Batch, Block, Found, LogDev, Sb, Value},
     search::Mix,
 };
 
@@ -312,222 +310,5 @@ impl Host {
             flush: None,
             told: None,
         }));
-    }
-
-    /// Starts a log write if the writer has one.
-    pub fn start_batch(&mut self) -> bool {
-        let Host {
-            on: Some(on),
-            sb,
-            log,
-            ..
-        } = self
-        else {
-            return false;
-        };
-        let Some(plan) = on.eng.plan_batch(&Line(&sb.line)) else {
-            return false;
-        };
-        let mut records = Vec::new();
-        let mut seq = plan.first;
-        while seq <= plan.last {
-            records.push(
-                on.eng
-                    .window
-                    .get(seq)
-                    .expect("planned records are in memory")
-                    .record,
-            );
-            seq = seq.next();
-        }
-        let epoch = replicate_core::log::recovery::Epochs::epoch_of(&Line(&sb.line), plan.first).0;
-        let batch = Rc::new(Batch {
-            place: plan.place,
-            length: plan.length.0,
-            epoch,
-            durable: plan.durable,
-            chain: plan.chain,
-            records,
-        });
-        log.write(batch.clone());
-        on.batches[plan.id] = Some((batch, plan.fua));
-        true
-    }
-
-    pub fn batch_done(&mut self, cfg: &Config, id: usize) {
-        let on = self.on.as_mut().expect("host is up");
-        let (batch, fua) = on.batches[id].take().expect("in flight");
-        self.log.ended(&batch, fua || !cfg.volatile);
-        on.eng.batch_done(id, true);
-    }
-
-    pub fn can_flush_log(&self) -> bool {
-        self.on
-            .as_ref()
-            .is_some_and(|on| !on.log_flush && on.eng.written() > on.eng.commit())
-    }
-
-    pub fn start_log_flush(&mut self) -> bool {
-        let on = self.on.as_mut().expect("host is up");
-        on.eng.demand_all();
-        if !on.eng.plan_flush() {
-            return false;
-        }
-        on.log_flush = true;
-        self.log.flush_begins();
-        true
-    }
-
-    pub fn end_log_flush(&mut self) {
-        self.log.flush_ends();
-        let on = self.on_mut();
-        on.log_flush = false;
-        on.eng.flush_done(true);
-    }
-
-    /// The applier's next step. `false`: nothing to do.
-    pub fn apply(&mut self, cfg: &Config) -> bool {
-        let on = self.on.as_mut().expect("host is up");
-        match on.eng.plan_apply() {
-            None => false,
-            Some(Apply::Round { first, last }) => {
-                let mut seq = first;
-                while seq <= last {
-                    let s = on
-                        .eng
-                        .window
-                        .get(seq)
-                        .expect("in memory until it is applied");
-                    if !s.superseded {
-                        on.round.extend(writes_of(cfg, &s.record));
-                    }
-                    seq = seq.next();
-                }
-                true
-            }
-            Some(Apply::Horizon { horizon, redo }) => {
-                if self.pending.is_some() {
-                    return false;
-                }
-                let mut sb = self.sb.clone();
-                sb.horizon = sb.horizon.max(horizon);
-                sb.redo |= redo;
-                self.pending = Some((sb, Why::Horizon(horizon, redo)));
-                true
-            }
-            Some(Apply::FlushData) => {
-                let upto = on.eng.applier.applied();
-                for b in &mut self.vols {
-                    b.flush_begins();
-                    b.flush_ends();
-                }
-                on.eng.data_flushed(upto);
-                true
-            }
-        }
-    }
-
-    /// The round's writes ended; `reversed`: the device took them the other way round.
-    pub fn round_done(&mut self, reversed: bool) {
-        let on = self.on.as_mut().expect("host is up");
-        let mut round = std::mem::take(&mut on.round);
-        if reversed {
-            round.reverse();
-        }
-        for (b, v) in round {
-            self.vols[b].write(v);
-        }
-        on.eng.round_done(true);
-    }
-
-    pub fn round_conflicts(&self) -> bool {
-        let round = &self.on().round;
-        (0..round.len()).any(|i| round[i + 1..].iter().any(|w| w.0 == round[i].0))
-    }
-
-    pub fn checkpoint_begins(&mut self) {
-        let on = self.on.as_mut().expect("host is up");
-        on.checkpoint = Some(on.eng.checkpoint_begin());
-        for b in &mut self.vols {
-            b.flush_begins();
-        }
-    }
-
-    /// The flush ended: the superblock is on its way.
-    pub fn checkpoint_flushed(&mut self) {
-        let on = self.on.as_mut().expect("host is up");
-        let begun = on.checkpoint.take().expect("begun");
-        for b in &mut self.vols {
-            if Eng::must_flush_data() {
-                b.flush_ends();
-            }
-            b.marked = 0;
-        }
-        let flushed = on.eng.checkpoint_flushed(begun);
-        let update = on.eng.checkpoint_update(flushed);
-        let mut sb = self.sb.clone();
-        sb.applied = update.applied;
-        sb.applied_chain = update.chain;
-        sb.commit = update.commit;
-        if let Some(mark) = update.tail {
-            sb.tail = mark;
-        }
-        if update.redo_ended {
-            sb.redo = false;
-        }
-        if update.sync_ended {
-            sb.inconsistent = false;
-        }
-        sb.horizon = sb.horizon.max(sb.applied);
-        if let Some(l) = on.eng.positions.get(LINK) {
-            sb.kept = (!l.needs_sync).then_some(l.kept);
-            if !l.syncing {
-                sb.sync = None;
-            }
-        }
-        if let (Some(at), Some(c)) = (
-            &mut sb.sync,
-            on.sender.as_ref().and_then(|s| s.copies.as_ref()),
-        ) {
-            *at = c.cursor();
-        }
-        self.pending = Some((sb, Why::Checkpoint(update)));
-    }
-
-    /// Whether the log can be cut now: nothing in flight.
-    pub fn is_idle(&self) -> bool {
-        let on = self.on();
-        let writer_idle = match &on.eng.log {
-            Log::Ring(w) => w.is_idle(),
-            Log::NoRing(_) => true,
-        };
-        writer_idle && self.pending.is_none()
-    }
-
-    /// Everything up to `end` is durable: the superblock with the new epoch goes out.
-    pub fn take_over(&mut self, end: Seq, epoch: u8) {
-        let mut sb = self.sb.clone();
-        sb.primary = true;
-        if let Some(first) = new_epoch(end) {
-            sb.line.retain(|e| e.1 <= first.0);
-            sb.line.push((epoch, first.0));
-        }
-        sb.commit = end;
-        self.pending = Some((sb, Why::TakeOver(end)));
-    }
-
-    pub fn newest_epoch(&self) -> Option<u8> {
-        self.sb.line.last().map(|e| e.0)
-    }
-
-    pub fn role_async(&self) -> bool {
-        self.on
-            .as_ref()
-            .and_then(|o| o.eng.positions.get(LINK))
-            .is_none_or(|l| l.mode == Mode::Async)
-    }
-
-    pub fn epoch_name(&self) -> replicate_core::units::EpochId {
-        epoch_id(self.newest_epoch().unwrap_or(0))
     }
 }

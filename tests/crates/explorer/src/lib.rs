@@ -4,17 +4,21 @@
 //! checks the promises in each.
 //!
 //! The state machines are the core's own, the ones that the kernel module executes: engine, log writer,
-//! scan, handshake, sender, region copies, takeover. Only disks ([`disk`]) and the wire ([`link`]) are
-//! models. [`world`] names what can happen, [`check`] what must hold, [`runs`] what is explored, and which
-//! run must break when a rule is left out.
+//! scan, handshake, sender, region copies, takeover. Only disks ([`disk`], [`crash`]) and the wire ([`link`]) are
+//! models. [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`mutants`]
+//! which run must break when a rule is left out.
 #![forbid(unsafe_code)]
 
 pub mod check;
 pub mod config;
 pub mod crash;
 pub mod disk;
+pub mod event;
 pub mod host;
 pub mod link;
+pub mod meet;
+pub mod mutants;
 pub mod runs;
 pub mod search;
+pub mod work;
 pub mod world;

@@ -8,7 +8,7 @@
 use std::{process::ExitCode, time::Instant};
 
 use explorer::{
-    runs,
+    mutants, runs,
     search::{self, Report},
 };
 use replicate_core::rules::{self, Rule};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             if wanted(&name, &only) {
                 rules::leave_out(Some(rule));
                 let t = Instant::now();
-                let r = search::shortest(&runs::mutation(rule), limit);
+                let r = search::shortest(&mutants::mutation(rule), limit);
                 show(&name, t, &r);
                 good &= r.broken.is_some();
             }

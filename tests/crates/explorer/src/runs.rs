@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The runs: what is explored in full, and for every rule the run that must break without it.
+//! The runs: what is explored in full, and what is walked at random.
 
-use replicate_core::{group::Mode, rules::Rule};
+use replicate_core::group::Mode;
 
 use crate::{
     config::{fua, w, Config, Op, Peer},
-    world::{Ev, P, S},
+    event::Ev,
+    world::{P, S},
 };
 
-const ONE: &[(u16, u64)] = &[(0, 0)];
-const TWO_EXTENTS: &[(u16, u64)] = &[(0, 0), (0, 2048)];
+pub(crate) const ONE: &[(u16, u64)] = &[(0, 0)];
+pub(crate) const TWO_EXTENTS: &[(u16, u64)] = &[(0, 0), (0, 2048)];
 const ADJACENT: &[(u16, u64)] = &[(0, 0), (0, 128)];
 
 /// A write of two blocks, which tears.
@@ -22,7 +23,7 @@ fn wide() -> Op {
     }
 }
 
-fn run(name: &'static str, script: Vec<Op>) -> Config {
+pub(crate) fn run(name: &'static str, script: Vec<Op>) -> Config {
     Config {
         name,
         script,
@@ -30,14 +31,14 @@ fn run(name: &'static str, script: Vec<Op>) -> Config {
     }
 }
 
-fn ring(name: &'static str, script: Vec<Op>) -> Config {
+pub(crate) fn ring(name: &'static str, script: Vec<Op>) -> Config {
     Config {
         peer: Some(Peer::Ring),
         ..run(name, script)
     }
 }
 
-fn no_ring(name: &'static str, script: Vec<Op>) -> Config {
+pub(crate) fn no_ring(name: &'static str, script: Vec<Op>) -> Config {
     Config {
         peer: Some(Peer::NoRing),
         ..run(name, script)
@@ -45,7 +46,7 @@ fn no_ring(name: &'static str, script: Vec<Op>) -> Config {
 }
 
 /// Both hosts are up and in a session.
-fn connected() -> Vec<Ev> {
+pub(crate) fn connected() -> Vec<Ev> {
     vec![
         Ev::Boot(P),
         Ev::SuperblockDone(P),
@@ -57,7 +58,7 @@ fn connected() -> Vec<Ev> {
 }
 
 /// Both hosts are up, a sync begins.
-fn syncing() -> Vec<Ev> {
+pub(crate) fn syncing() -> Vec<Ev> {
     vec![
         Ev::Boot(P),
         Ev::SuperblockDone(P),
@@ -139,6 +140,10 @@ fn ring_peer(long: bool) -> Vec<Config> {
             ..ring("ring: from the start", vec![w(0)])
         },
         Config {
+            checkpoints: 0,
+            ..ring("ring: from the start, two writes", vec![w(0), w(1)])
+        },
+        Config {
             primary_crashes: 0,
             secondary_crashes: 1,
             checkpoints: 0,
@@ -174,10 +179,6 @@ fn ring_peer(long: bool) -> Vec<Config> {
                 secondary_crashes: 1,
                 prefix: connected(),
                 ..ring("ring: secondary crashes, checkpoints", vec![w(0), w(0)])
-            },
-            Config {
-                checkpoints: 0,
-                ..ring("ring: from the start, two writes", vec![w(0), w(1)])
             },
         ]);
     }
@@ -494,137 +495,4 @@ pub fn walks() -> Vec<Config> {
         sync(ring("walk: resync", Vec::new())),
         sync(no_ring("walk: resync, no ring", Vec::new())),
     ]
-}
-
-/// The run that breaks when `rule` is left out.
-pub fn mutation(rule: Rule) -> Config {
-    // One write is on the primary's volumes and sent; P: log write, its end, flush (at once).
-    let logged = |s: usize| [Ev::Batch(s), Ev::BatchDone(s, 0), Ev::LogFlush(s)];
-    let with = |mut first: Vec<Ev>, then: &[Ev]| {
-        first.extend(then);
-        first
-    };
-    let calm = |c: Config| Config {
-        primary_crashes: 0,
-        ..c
-    };
-    let sync = |c: Config| Config {
-        sync: true,
-        blocks: ONE,
-        checkpoints: 2,
-        prefix: syncing(),
-        ..calm(c)
-    };
-    match rule {
-        Rule::WriteAhead => run("A1", vec![w(0)]),
-        Rule::RecoveryFlush => run("A2", vec![w(0)]),
-        Rule::NewEpoch => Config {
-            prefix: connected(),
-            ..ring("X1", vec![w(0), w(1)])
-        },
-        Rule::TruncateAtFork => Config {
-            prefix: connected(),
-            ..ring("X2", vec![w(0), w(1)])
-        },
-        Rule::CutPositions => Config {
-            checkpoints: 2,
-            resets: false,
-            // W1 is committed and applied, W2 is on its way to the log; the peer has logged both and said so.
-            prefix: with(
-                connected(),
-                &[
-                    Ev::App,
-                    Ev::Batch(P),
-                    Ev::BatchDone(P, 0),
-                    Ev::LogFlush(P),
-                    Ev::Apply(P),
-                    Ev::App,
-                    Ev::Batch(P),
-                    Ev::Send,
-                    Ev::Send,
-                    Ev::Batch(S),
-                    Ev::BatchDone(S, 0),
-                    Ev::LogFlush(S),
-                    Ev::Ack,
-                    Ev::CheckpointFlush(P),
-                    Ev::SuperblockDone(P),
-                    // W2 is lost.
-                    Ev::Cut(P, 0),
-                    Ev::Boot(P),
-                    Ev::SuperblockDone(P),
-                ],
-            ),
-            ..ring("X19", vec![w(0), w(1), w(0), w(1)])
-        },
-        Rule::CommitIsFlushed => run("X4", vec![w(0)]),
-        Rule::ApplyBelowPeerCommit => ring("X3", vec![w(0)]),
-        Rule::CheckpointFlush => run("X5", vec![w(0)]),
-        Rule::TailOnDataAck => calm(Config {
-            checkpoints: 2,
-            ..ring("X6", vec![w(0), w(1)])
-        }),
-        Rule::OverlapOrder => Config {
-            blocks: ONE,
-            ..run("Y10/X9", vec![w(0), w(0)])
-        },
-        Rule::FlushBeforeDataAck => calm(Config {
-            checkpoints: 2,
-            ..ring("X14", vec![w(0), w(1)])
-        }),
-        Rule::AppFlushWaits => run("X15", vec![w(0), Op::Flush]),
-        Rule::DependsOn => calm(no_ring("Y7", vec![w(0), w(1)])),
-        Rule::DependsOnDurable => calm(no_ring("Y8", vec![w(0), w(1)])),
-        Rule::DependsOnAfterRecovery => Config {
-            prefix: with(connected(), &with(vec![Ev::App], &logged(P))),
-            ..no_ring("Y11", vec![w(0), w(1)])
-        },
-        Rule::AtomicRedo => calm(Config {
-            secondary_crashes: 1,
-            resets: false,
-            // W1, W2 and W3, one after the other, are committed on the primary and sent.
-            prefix: with(
-                connected(),
-                &[
-                    Ev::App,
-                    Ev::Batch(P),
-                    Ev::BatchDone(P, 0),
-                    Ev::App,
-                    Ev::Batch(P),
-                    Ev::BatchDone(P, 0),
-                    Ev::App,
-                    Ev::Batch(P),
-                    Ev::BatchDone(P, 0),
-                    Ev::LogFlush(P),
-                    Ev::Send,
-                    Ev::Send,
-                    Ev::Send,
-                ],
-            ),
-            ..no_ring("A5", vec![w(0), w(0), w(1)])
-        }),
-        Rule::AckBelowSuperblock => calm(Config {
-            checkpoints: 2,
-            ..no_ring("A4", vec![w(0), w(1)])
-        }),
-        Rule::SessionIds => calm(Config {
-            queue: 2,
-            stale: true,
-            mode: Mode::Received,
-            secondary_crashes: 1,
-            resets: false,
-            checkpoints: 0,
-            blocks: ONE,
-            ..ring("H13", vec![w(0)])
-        }),
-        Rule::CopyAfterWrites => {
-            let mut c = sync(ring("R1", vec![w(0)]));
-            // W1 is committed, but not on the volume, when the sync starts.
-            let at = 2;
-            c.prefix.splice(at..at, with(vec![Ev::App], &logged(P)));
-            c
-        }
-        Rule::CopyBeforeLater => sync(ring("R2", vec![w(0)])),
-        Rule::CopyFromVolume => sync(ring("R3", vec![w(0)])),
-        Rule::SyncEndsAtCommit => sync(ring("R4", vec![w(0)])),
-    }
 }

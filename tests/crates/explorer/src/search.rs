@@ -11,8 +11,9 @@ use replicate_core::engine::Role;
 
 use crate::{
     config::Config,
+    event::Ev,
     host::Why,
-    world::{Ev, World, P, S},
+    world::{World, P, S},
 };
 
 /// A quick 64-bit hash, two multiplications a word.

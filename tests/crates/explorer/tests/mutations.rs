@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use explorer::{runs, search::shortest};
+use explorer::{mutants, search::shortest};
 use replicate_core::rules::{self, Rule};
 
 static SWITCH: Mutex<()> = Mutex::new(());
@@ -14,7 +14,7 @@ static SWITCH: Mutex<()> = Mutex::new(());
 fn breaks_without(rule: Rule) {
     let held = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
     rules::leave_out(Some(rule));
-    let cfg = runs::mutation(rule);
+    let cfg = mutants::mutation(rule);
     let r = shortest(&cfg, 1_000_000);
     rules::leave_out(None);
     drop(held);
@@ -33,7 +33,7 @@ fn breaks_without(rule: Rule) {
 fn holds_with(rule: Rule) {
     let held = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
     rules::leave_out(None);
-    let cfg = runs::mutation(rule);
+    let cfg = mutants::mutation(rule);
     let r = shortest(&cfg, 30_000);
     drop(held);
     assert!(r.broken.is_none(), "{rule:?}\n{}", r.trace());

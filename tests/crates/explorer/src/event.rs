@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can happen, one step at a time.
+
+use std::fmt;
+
+use crate::world::P;
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ev {
+    App,
+    Batch(usize),
+    BatchDone(usize, usize),
+    LogFlush(usize),
+    LogFlushed(usize),
+    Apply(usize),
+    RoundDone(usize, bool),
+    CheckpointFlush(usize),
+    CheckpointFlushed(usize),
+    SuperblockDone(usize),
+    Boot(usize),
+    /// Power cut; which of the outcomes.
+    Cut(usize, usize),
+    Reset(usize, usize),
+    Connect,
+    Welcomed,
+    Drop(usize),
+    Send,
+    Deliver(usize, usize),
+    Lose(usize, usize),
+    Double(usize, usize),
+    Ack,
+    AskAgain,
+    /// A region's read ended; `true`: it saw what is there now, not what was there when it began.
+    RegionRead(bool),
+    CopyWrite,
+    CopyWritten,
+    TakeOver,
+    TakeOverWrite,
+}
+
+/// A host's name.
+pub fn side(s: usize) -> &'static str {
+    if s == P {
+        "primary"
+    } else {
+        "secondary"
+    }
+}
+
+impl fmt::Display for Ev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ev::App => f.write_str("application: next step"),
+            Ev::Batch(s) => write!(f, "{}: log write starts", side(*s)),
+            Ev::BatchDone(s, i) => write!(f, "{}: log write {i} ends", side(*s)),
+            Ev::LogFlush(s) => write!(f, "{}: log flush starts", side(*s)),
+            Ev::LogFlushed(s) => write!(f, "{}: log flush ends", side(*s)),
+            Ev::Apply(s) => write!(f, "{}: applier's next step", side(*s)),
+            Ev::RoundDone(s, false) => write!(f, "{}: data writes end", side(*s)),
+            Ev::RoundDone(s, true) => write!(f, "{}: data writes end, in reverse order", side(*s)),
+            Ev::CheckpointFlush(s) => write!(f, "{}: checkpoint: data flush starts", side(*s)),
+            Ev::CheckpointFlushed(s) => write!(f, "{}: checkpoint: superblock starts", side(*s)),
+            Ev::SuperblockDone(s) => write!(f, "{}: superblock is durable", side(*s)),
+            Ev::Boot(s) => write!(f, "{}: starts, scans its log", side(*s)),
+            Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
+            Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
+            Ev::Connect => f.write_str("link: connects, primary judges"),
+            Ev::Welcomed => f.write_str("link: secondary takes the welcome"),
+            Ev::Drop(s) => write!(f, "link: {} sees the connection lost", side(*s)),
+            Ev::Send => f.write_str("primary: sends"),
+            Ev::Deliver(d, i) => write!(f, "link: {} receives message {i}", side(1 - *d)),
+            Ev::Lose(d, i) => write!(f, "link: message {i} to the {} is lost", side(1 - *d)),
+            Ev::Double(d, i) => write!(f, "link: message {i} to the {} is doubled", side(1 - *d)),
+            Ev::Ack => f.write_str("secondary: acknowledges"),
+            Ev::AskAgain => f.write_str("secondary: asks for the gap again"),
+            Ev::RegionRead(false) => f.write_str("primary: region was read (as it was)"),
+            Ev::RegionRead(true) => f.write_str("primary: region was read (as it is)"),
+            Ev::CopyWrite => f.write_str("secondary: region copy is being written"),
+            Ev::CopyWritten => f.write_str("secondary: region copy was written"),
+            Ev::TakeOver => f.write_str("secondary: TAKEOVER begins"),
+            Ev::TakeOverWrite => f.write_str("secondary: takeover: superblock starts"),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How two hosts meet: judgement, welcome, the superblocks before the session, and its end.
+
+use replicate_core::{
+    engine::Log,
+    link::{
+        copies::Copies,
+        handshake::{may_truncate, Verdict, Why as Reason},
+        sender::Sender,
+    },
+    log::recovery::Outcome,
+    units::{Chain, Sector, Seq, VolumeId},
+};
+
+use crate::{
+    config::Config,
+    host::{Why, LINK},
+    link::Welcome,
+    world::{broken, Broken, Step, World, P, S},
+};
+
+impl World {
+    pub fn can_connect(&self) -> bool {
+        let up = |s: usize| {
+            self.hosts[s]
+                .on
+                .as_ref()
+                .is_some_and(|o| o.session.is_none() && o.taking.is_none())
+        };
+        up(P)
+            && up(S)
+            && self.welcome.is_none()
+            && !matches!(self.hosts[P].pending, Some((_, Why::SyncStart(..))))
+    }
+
+    pub fn connect(&mut self, cfg: &Config) -> Step {
+        let p = self.hosts[P].on();
+        let link = *p.eng.positions.get(LINK).expect("the link");
+        let verdict = self.judgement(&self.hosts[P], &self.hosts[S], p.eng.head(), p.eng.oldest());
+        let needs = link.needs_sync || matches!(verdict, Verdict::NeedsSync(Reason::Empty));
+        match verdict {
+            Verdict::Resume { fork, resume, .. } if !needs => {
+                let inconsistent = self.hosts[S].sb.inconsistent;
+                self.welcome = Some(Welcome {
+                    session: 0,
+                    line: self.hosts[P].sb.line.clone(),
+                    fork: fork.seq,
+                    resume,
+                    restart: None,
+                    cursor: if inconsistent {
+                        self.hosts[P].sb.sync
+                    } else {
+                        None
+                    },
+                });
+                self.name_session();
+                // The log keeps what was promised, even where a sync that never came about had given it up.
+                let from = resume.prev();
+                let on = self.hosts[P].on_mut();
+                on.eng.positions.synced_from(LINK, from, inconsistent);
+                Ok(true)
+            }
+            Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync => {
+                if self.hosts[P].pending.is_some() {
+                    return Ok(false);
+                }
+                let Some((start, chain)) = p.eng.sync_start() else {
+                    return Ok(false);
+                };
+                let mut sb = self.hosts[P].sb.clone();
+                sb.kept = Some(start);
+                sb.sync = Some((VolumeId(cfg.blocks[0].0), Sector(0)));
+                self.hosts[P].pending = Some((sb, Why::SyncStart(start, chain)));
+                self.ghost.sync_start = start;
+                Ok(true)
+            }
+            // A takeover that did not come to its end may leave the replica ahead: then it says so.
+            Verdict::Refuse(Reason::PeerAhead) if self.ghost.took => Ok(false),
+            v => broken(format!("P4: no disk was lost, no takeover, and yet: {v:?}")),
+        }
+    }
+
+    fn name_session(&mut self) {
+        let session = self.ghost.next_session;
+        self.ghost.next_session += 1;
+        if let Some(w) = &mut self.welcome {
+            w.session = session;
+        }
+    }
+
+    /// The primary's superblock says that a sync of the link runs.
+    pub fn sync_started(&mut self, start: Seq, chain: Chain) {
+        let on = self.hosts[P].on_mut();
+        on.eng.positions.synced_from(LINK, start, true);
+        let line = self.hosts[P].sb.line.clone();
+        let cursor = self.hosts[P].sb.sync;
+        self.welcome = Some(Welcome {
+            session: 0,
+            line,
+            fork: start,
+            resume: start.next(),
+            restart: Some((start, chain)),
+            cursor,
+        });
+        self.name_session();
+    }
+
+    /// The secondary takes the welcome: its superblock first, then the session.
+    pub fn welcomed(&mut self, cfg: &Config) -> Step {
+        let w = self.welcome.clone().expect("a welcome");
+        let h = &mut self.hosts[S];
+        if !h.is_idle() || h.on().session.is_some() {
+            return Ok(false);
+        }
+        let on = h.on();
+        if let Some((start, chain)) = w.restart {
+            if on.eng.applier.round().is_some() || !on.eng.copies.is_empty() {
+                return Ok(false);
+            }
+            let mut sb = h.sb.clone();
+            sb.line = w.line;
+            sb.inconsistent = true;
+            (sb.applied, sb.applied_chain, sb.commit, sb.horizon) = (start, chain, start, start);
+            sb.redo = false;
+            sb.tail.first = start.next();
+            sb.tail.chain = chain;
+            if let Log::Ring(r) = &on.eng.log {
+                sb.tail.place = r.ring.head();
+            }
+            h.pending = Some((sb, Why::SyncRestart(start, chain, w.session)));
+            return Ok(true);
+        }
+        if !on.eng.welcome_fits(w.cursor.is_some()) {
+            self.welcome = None;
+            return Ok(true);
+        }
+        if let Err(why) = may_truncate(on.eng.applied_bound(), w.fork) {
+            if self.ghost.took {
+                self.welcome = None;
+                return Ok(true);
+            }
+            return broken(format!(
+                "P4: the replica cannot follow its primary: {why:?}"
+            ));
+        }
+        if w.line == h.sb.line {
+            self.truncate(w.fork)?;
+            self.secondary_joins(cfg, w.session);
+            return Ok(true);
+        }
+        let mut sb = h.sb.clone();
+        sb.line = w.line;
+        sb.commit = on.eng.adopted_commit(w.fork).min(sb.commit);
+        h.pending = Some((
+            sb,
+            Why::Adopt {
+                fork: w.fork,
+                session: w.session,
+            },
+        ));
+        Ok(true)
+    }
+
+    /// The lineage is durable: what lies above the fork is dropped.
+    pub fn truncate(&mut self, fork: Seq) -> Result<(), Broken> {
+        let h = &mut self.hosts[S];
+        let rescan = h.on().eng.must_rescan(fork);
+        let place = if rescan {
+            match h.scan(true).outcome {
+                Outcome::Head { place, .. } => Some(place),
+                Outcome::Corrupt { .. } => {
+                    return broken("a scan under the new lineage calls the log corrupt")
+                }
+            }
+        } else {
+            None
+        };
+        if !h.on_mut().eng.truncate(fork, place) {
+            return broken("P4: the replica applied what its primary lost");
+        }
+        Ok(())
+    }
+
+    /// Both ends enter the session, if the primary still stands by its welcome.
+    pub fn secondary_joins(&mut self, cfg: &Config, session: u8) {
+        // Another welcome may be under way by now: its connection begins its own handshake.
+        let Some(w) = self.welcome.take_if(|w| w.session == session) else {
+            return;
+        };
+        let s = self.hosts[S].on_mut();
+        s.eng.session_began();
+        s.arrived.clear();
+        s.session = Some(w.session);
+        s.told = None;
+        let (received, applied) = (s.eng.acks().received, s.eng.acks().applied);
+        let Some(p) = &mut self.hosts[P].on else {
+            return;
+        };
+        let copies = w
+            .cursor
+            .map(|(volume, at)| Copies::new(volume, cfg.size(volume.0), at));
+        let mut sender = Sender::new(w.resume, copies);
+        sender.acknowledged(received);
+        sender.set_credit(Seq(u64::MAX), u64::MAX);
+        p.sender = Some(sender);
+        p.session = Some(w.session);
+        p.reading.clear();
+        let last = w.resume.prev();
+        p.eng.positions.session(LINK, last, last, applied.min(last));
+    }
+
+    pub fn drop_session(&mut self, cfg: &Config, s: usize) {
+        let Some(on) = &mut self.hosts[s].on else {
+            return;
+        };
+        if s == P {
+            on.eng.positions.disconnected(LINK);
+            on.sender = None;
+            on.reading.clear();
+        }
+        on.session = None;
+        if !cfg.stale {
+            self.wires[1 - s].clear();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! For every rule the run that must break without it, led to where that shows soon.
+
+use replicate_core::{group::Mode, rules::Rule};
+
+use crate::{
+    config::{w, Config, Op},
+    event::Ev,
+    runs::{connected, no_ring, ring, run, syncing, ONE},
+    world::{P, S},
+};
+
+/// The run that breaks when `rule` is left out.
+pub fn mutation(rule: Rule) -> Config {
+    // One write is on the primary's volumes and sent; P: log write, its end, flush (at once).
+    let logged = |s: usize| [Ev::Batch(s), Ev::BatchDone(s, 0), Ev::LogFlush(s)];
+    let with = |mut first: Vec<Ev>, then: &[Ev]| {
+        first.extend(then);
+        first
+    };
+    let calm = |c: Config| Config {
+        primary_crashes: 0,
+        ..c
+    };
+    let sync = |c: Config| Config {
+        sync: true,
+        blocks: ONE,
+        checkpoints: 2,
+        prefix: syncing(),
+        ..calm(c)
+    };
+    match rule {
+        Rule::WriteAhead => run("A1", vec![w(0)]),
+        Rule::RecoveryFlush => run("A2", vec![w(0)]),
+        Rule::NewEpoch => Config {
+            prefix: connected(),
+            ..ring("X1", vec![w(0), w(1)])
+        },
+        Rule::TruncateAtFork => Config {
+            prefix: connected(),
+            ..ring("X2", vec![w(0), w(1)])
+        },
+        Rule::CutPositions => Config {
+            checkpoints: 2,
+            resets: false,
+            // W1 is committed and applied, W2 is on its way to the log; the peer has logged both and said so.
+            prefix: with(
+                connected(),
+                &[
+                    Ev::App,
+                    Ev::Batch(P),
+                    Ev::BatchDone(P, 0),
+                    Ev::LogFlush(P),
+                    Ev::Apply(P),
+                    Ev::App,
+                    Ev::Batch(P),
+                    Ev::Send,
+                    Ev::Send,
+                    Ev::Batch(S),
+                    Ev::BatchDone(S, 0),
+                    Ev::LogFlush(S),
+                    Ev::Ack,
+                    Ev::CheckpointFlush(P),
+                    Ev::SuperblockDone(P),
+                    // W2 is lost.
+                    Ev::Cut(P, 0),
+                    Ev::Boot(P),
+                    Ev::SuperblockDone(P),
+                ],
+            ),
+            ..ring("X19", vec![w(0), w(1), w(0), w(1)])
+        },
+        Rule::CommitIsFlushed => run("X4", vec![w(0)]),
+        Rule::ApplyBelowPeerCommit => ring("X3", vec![w(0)]),
+        Rule::CheckpointFlush => run("X5", vec![w(0)]),
+        Rule::TailOnDataAck => calm(Config {
+            checkpoints: 2,
+            ..ring("X6", vec![w(0), w(1)])
+        }),
+        Rule::OverlapOrder => Config {
+            blocks: ONE,
+            ..run("Y10/X9", vec![w(0), w(0)])
+        },
+        Rule::FlushBeforeDataAck => calm(Config {
+            checkpoints: 2,
+            ..ring("X14", vec![w(0), w(1)])
+        }),
+        Rule::AppFlushWaits => run("X15", vec![w(0), Op::Flush]),
+        Rule::DependsOn => calm(no_ring("Y7", vec![w(0), w(1)])),
+        Rule::DependsOnDurable => calm(no_ring("Y8", vec![w(0), w(1)])),
+        Rule::DependsOnAfterRecovery => Config {
+            prefix: with(connected(), &with(vec![Ev::App], &logged(P))),
+            ..no_ring("Y11", vec![w(0), w(1)])
+        },
+        Rule::AtomicRedo => calm(Config {
+            secondary_crashes: 1,
+            resets: false,
+            // W1, W2 and W3, one after the other, are committed on the primary and sent.
+            prefix: with(
+                connected(),
+                &[
+                    Ev::App,
+                    Ev::Batch(P),
+                    Ev::BatchDone(P, 0),
+                    Ev::App,
+                    Ev::Batch(P),
+                    Ev::BatchDone(P, 0),
+                    Ev::App,
+                    Ev::Batch(P),
+                    Ev::BatchDone(P, 0),
+                    Ev::LogFlush(P),
+                    Ev::Send,
+                    Ev::Send,
+                    Ev::Send,
+                ],
+            ),
+            ..no_ring("A5", vec![w(0), w(0), w(1)])
+        }),
+        Rule::AckBelowSuperblock => calm(Config {
+            checkpoints: 2,
+            ..no_ring("A4", vec![w(0), w(1)])
+        }),
+        Rule::SessionIds => calm(Config {
+            queue: 2,
+            stale: true,
+            mode: Mode::Received,
+            secondary_crashes: 1,
+            resets: false,
+            checkpoints: 0,
+            blocks: ONE,
+            ..ring("H13", vec![w(0)])
+        }),
+        Rule::CopyAfterWrites => {
+            let mut c = sync(ring("R1", vec![w(0)]));
+            // W1 is committed, but not on the volume, when the sync starts.
+            let at = 2;
+            c.prefix.splice(at..at, with(vec![Ev::App], &logged(P)));
+            c
+        }
+        Rule::CopyBeforeLater => sync(ring("R2", vec![w(0)])),
+        Rule::CopyFromVolume => sync(ring("R3", vec![w(0)])),
+        Rule::SyncEndsAtCommit => sync(ring("R4", vec![w(0)])),
+    }
+}
