@@ -71,6 +71,7 @@ impl Worker {
 
     #[inline(never)]
     fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), Ended> {
+        s.sender.acknowledged(p.received);
         let id = self.link.id;
         let (became, level, moved, gates) = {
             let mut o = self.group.order.lock();

@@ -199,8 +199,8 @@ impl Worker {
         self.welcome(&facts, &decision, session)?;
         self.rx.begin_session(session);
         let header = self.expect()?;
-        let applied = match self.rx.message(&header).map_err(Ended::wire)? {
-            Message::Ready(p) => p.applied,
+        let ready = match self.rx.message(&header).map_err(Ended::wire)? {
+            Message::Ready(p) => p,
             Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
             Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
@@ -211,12 +211,14 @@ impl Worker {
             let mut o = self.group.order.lock();
             o.engine
                 .positions
-                .session(self.link.id, last, last, last.min(applied));
+                .session(self.link.id, last, last, last.min(ready.applied));
         }
         self.sync_began(&decision.begins, host, last, decision.fork_chain)?;
         let job = decision.job;
         let sync = job.filter(|j| j.kind == SyncKind::Full);
         let mut sender = Sender::new(decision.resume, sync.and_then(|j| j.copies(&facts.volumes)));
+        // What it holds from the session before counts as sent: its logging goes on, and frees our log above `resume`.
+        sender.acknowledged(ready.received);
         let credit = header.envelope.credit;
         sender.set_credit(credit.seq, credit.byte);
         self.link.answered.set(true);
