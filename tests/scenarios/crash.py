@@ -11,12 +11,12 @@ from scenarios.kit.pair import LINK
 
 def scenario_alone_cut_at_any_instant(lab):
     """A primary without a link: the log and its recovery, by many cuts of a running host."""
-    Alone(lab, bus="scsi").run(kills=max(4, share(0.3)))
+    Alone(lab, bus="scsi").run(kills=max(4, share(0.2)))
 
 
 def scenario_alone_with_a_small_ring(lab):
     """The same on a ring that wraps all the time: checkpoints and reuse of space."""
-    Alone(lab, bus="virtio", srl=12 * MIB, wrap=True, salt=1).run(kills=max(4, share(0.3)))
+    Alone(lab, bus="virtio", srl=12 * MIB, wrap=True, salt=1).run(kills=max(4, share(0.2)))
 
 
 def scenario_logged_virtio(lab):
@@ -36,7 +36,7 @@ def scenario_no_ring_scsi(lab):
 
 def scenario_small_ring_virtio(lab):
     """Rings that wrap during the run on both sides, judged by per-writer stamps."""
-    Campaign(lab, bus="virtio", mode="applied", srl=24 * MIB, wrap=True, salt=5).run(share(0.16))
+    Campaign(lab, bus="virtio", mode="applied", srl=16 * MIB, wrap=True, salt=5).run(share(0.16))
 
 
 def scenario_takeover_in_place(lab):

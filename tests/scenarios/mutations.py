@@ -53,3 +53,4 @@ def scenario_checkpoint_flush_left_out(lab):
 for _one in (scenario_write_ahead_rule_left_out, scenario_log_flush_left_out,
              scenario_checkpoint_flush_left_out):
     _one.guests = 0
+    _one.timeout = 480

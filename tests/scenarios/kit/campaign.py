@@ -11,6 +11,7 @@ printed seed.
 """
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -54,7 +55,7 @@ class Campaign:
     stamps alone."""
 
     def __init__(self, lab, bus: str = "virtio", mode: str = "async", ring: bool = True,
-                 volumes: int = 2, size: int = 16 * MIB, srl: int = 128 * MIB, wrap: bool = False,
+                 volumes: int = 2, size: int = 16 * MIB, srl: int = 96 * MIB, wrap: bool = False,
                  load_options: str = "--fsync-every 25 --fua-percent 5",
                  salt: int = 0):
         self.lab, self.mode, self.ring, self.wrap = lab, mode, ring, wrap
@@ -96,6 +97,8 @@ class Campaign:
         if self.writers:
             self.writers.stop(120)
         self.pair.same()
+        if self.wrap:
+            wrapped(self.copy(self.a, "srl", "order-last"))
         print(f"note: kills {self.kills['a']} + {self.kills['b']} ({self.real['a']} + {self.real['b']} in "
               f"earnest), {self.judged_in_sync} in-sync", flush=True)
         if self.mode in DURABLE:
@@ -116,7 +119,8 @@ class Campaign:
             self.heard, self.left = self.a.events(), 0
             self.writers = load.Load(self.a, seconds=3600, seed=self.random.randrange(1 << 31),
                                      writers=self.random.choice([1, 2, 4]),
-                                     depth=self.random.choice([1, 4, 16]), blocks=BLOCKS,
+                                     depth=self.random.choice([1, 4, 16]),
+                                     blocks=load.MIX if self.wrap else BLOCKS,
                                      options=self.load_options)
             self.journals.append(self.folder / f"journal-{len(self.journals)}")
         self.writers.wait_acked(self.writers.acked() + self.random.randrange(20, 300))
@@ -236,7 +240,7 @@ class Alone:
     """One host, no link: images as a kill at any instant would leave them, judged one after the other
     while the host stands still. No boot between two of them, so there can be many."""
 
-    def __init__(self, lab, bus: str = "scsi", size: int = 16 * MIB, srl: int = 128 * MIB,
+    def __init__(self, lab, bus: str = "scsi", size: int = 16 * MIB, srl: int = 64 * MIB,
                  volumes: int = 2, wrap: bool = False, options: str = "", salt: int = 0,
                  load_options: str = "--fsync-every 10 --fua-percent 10", evidence: bool = True):
         self.seed = SEED + salt
@@ -268,7 +272,7 @@ class Alone:
         self.host.create()
         self.host.wait_active()
         writers = load.Load(self.host, seconds=3600, writers=3, depth=8, seed=self.random.randrange(1 << 31),
-                            blocks=BLOCKS, options=self.load_options)
+                            blocks=load.MIX if self.wrap else BLOCKS, options=self.load_options)
         writers.wait_acked(50)
         return writers
 
@@ -283,6 +287,9 @@ class Alone:
             time.sleep(self.random.uniform(0.02, 0.4))
             records += self.kill(number, writers)["records"]
         writers.stop()
+        if self.wrap:
+            self.host.guest.disks["srl"].copy_to(self.folder / "order.img")
+            wrapped(self.folder / "order.img")
         print(f"note: {kills} kills judged, {records} records compared", flush=True)
 
     def kill(self, number: int, writers) -> dict:
@@ -321,6 +328,14 @@ def image(guest, where, seed: int, cut: bool) -> dict:
         for name, disk in guest.disks.items():
             disk.copy_to(where / f"{name}.img")
     return {name: where / f"{name}.img" for name in guest.disks}
+
+
+def wrapped(srl):
+    """The ring was meant to be smaller than the run."""
+    records = oracle.dump(srl).read_text().splitlines()
+    laps = max((json.loads(line).get("lap", 0) for line in records if line.startswith("{")), default=0)
+    assert laps > 0, "the ring never wrapped"
+    print(f"note: the ring went round {laps} times", flush=True)
 
 
 def keep(lab, seed: int, files: list, judged: list):
