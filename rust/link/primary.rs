@@ -152,7 +152,7 @@ impl Worker {
         self.framed(&incoming.stream, Role::Primary);
         self.meet(incoming.host);
         self.send_state()?;
-        let header = self.expect()?;
+        let header = self.hear()?;
         match self.rx.message(&header).map_err(Ended::wire)? {
             Message::Refuse(r) => {
                 let ended = Ended::by_peer(&r, false);
@@ -175,7 +175,7 @@ impl Worker {
     #[inline(never)]
     fn handshake(&mut self, host: HostId) -> Result<Session, Ended> {
         self.meet(host);
-        let header = self.expect()?;
+        let header = self.hear()?;
         if matches!(self.rx.message(&header), Err(WireError::Field("role"))) {
             self.rx.comes_from(Role::Primary);
         }
@@ -198,7 +198,7 @@ impl Worker {
         };
         self.welcome(&facts, &decision, session)?;
         self.rx.begin_session(session);
-        let header = self.expect()?;
+        let header = self.hear()?;
         let ready = match self.rx.message(&header).map_err(Ended::wire)? {
             Message::Ready(p) => p,
             Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),

@@ -53,7 +53,7 @@ impl Worker {
             ));
         }
         self.send_state()?;
-        let header = self.expect()?;
+        let header = self.hear()?;
         let adopted = match self.rx.message(&header).map_err(Ended::wire)? {
             Message::Welcome(w) => adopt::welcome(&self.group, &w)?,
             Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),

@@ -196,7 +196,7 @@ impl Worker {
     }
 
     /// Waits for the next message of the handshake.
-    pub(crate) fn expect(&mut self) -> Result<Header, Ended> {
+    pub(crate) fn hear(&mut self) -> Result<Header, Ended> {
         let limit_ms = self.link.settings.peer_timeout_ms.load(Relaxed);
         let start = clock::monotonic_ns();
         loop {
