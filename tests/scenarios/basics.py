@@ -176,7 +176,7 @@ scenario_volumes_come_one_by_one.options = {"disks": disks(2)}
 def scenario_log_wraps_many_times(lab):
     """A run many times as long as the ring: space is accounted for exactly, nothing stalls for ever."""
     host = alone(lab.hosts[0])
-    writers = load.Load(host, seconds=15, writers=3, depth=16, readers=1,
+    writers = load.Load(host, seconds=10, writers=3, depth=16, readers=1,
                         blocks="4096x2,65536x2,1048576,unaligned", options="--fsync-every 30 --verify-at-end")
     done = writers.finish()
     ring = host.status()["ring_bytes"]
@@ -230,7 +230,7 @@ def scenario_fsync_over_write_through_data(lab):
 
 scenario_fsync_over_write_through_data.guests = 1
 scenario_fsync_over_write_through_data.options = {"disks": {
-    "srl": {"size": 64 * MIB, "volatile": True, "bus": "nvme"},
+    "srl": {"size": 64 * MIB, "volatile": True, "bus": "scsi"},
     "data": {"size": 32 * MIB, "volatile": True, "write_through": True}}}
 
 
