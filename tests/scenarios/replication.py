@@ -14,7 +14,7 @@ def _mode(lab, mode: str, ring: bool):
     p = pair.make(lab, volumes=2, mode=mode, ring=ring)
     if mode != "async":
         p.a.wait_in_sync()
-    writers = load.Load(p.a, seconds=5, writers=3, depth=8, readers=1,
+    writers = load.Load(p.a, seconds=4, writers=3, depth=8, readers=1,
                         options="--fsync-every 20 --fua-percent 5 --discard-percent 2 --zero-percent 3 "
                                 "--verify-at-end")
     done = writers.finish()
@@ -66,6 +66,8 @@ def scenario_applied(lab):
 
 for _one in (scenario_async, scenario_received, scenario_logged_without_ring, scenario_applied):
     _one.guests = 0
+# What it shows, two secondaries, a cut link and the files with fio show too.
+scenario_received.long = True
 
 
 def scenario_full_sync_under_load(lab):

@@ -38,15 +38,16 @@ def scenario_link_cut_under_load(lab):
     writers.wait_acked(count + 300)
     assert a.link()["behind_records"] > 0
     # The replica is in the middle of the draining: a power cut of it now must show one past state.
-    lab.shape(a.guest, b.guest, "rate 20mbit delay 5ms")
+    lab.shape(a.guest, b.guest, "rate 50mbit delay 5ms")
     a.wait_link(LINK, "catching-up", "streaming", timeout=30)
     images = []
     for seed in range(3):
+        before = b.status()["applied_seq"]
+        b.wait("further on", lambda s: s["applied_seq"] > before)
         where = lab.folder / f"drain-{seed}"
         where.mkdir()
         b.guest.nbd(f"crash-image {seed} {where}")
         images.append(where)
-        time.sleep(0.4)
     writers.stop()
     lab.mend(a.guest, b.guest)
     a.wait_in_sync(timeout=90)

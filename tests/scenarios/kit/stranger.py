@@ -23,6 +23,15 @@ def say(guest, address: str, data: bytes, port: int = PORT, wait: float = 1):
     return guest.run(command, timeout=wait + 10)[1]
 
 
+def say_all(guest, address: str, words: list, port: int = PORT):
+    """Says each of them in a connection of its own, a few at a time: a port has places for some only."""
+    for number, data in enumerate(words):
+        guest.put(f"/run/words.{number}", data)
+    guest.sh(f"i=0; while [ $i -lt {len(words)} ]; do timeout 3 nc -w 1 {address} {port} </run/words.$i "
+             ">/dev/null 2>&1 & i=$((i + 1)); [ $((i % 5)) -ne 0 ] || wait; done; wait; true",
+             timeout=10 * len(words) + 60)
+
+
 def crowd(guest, address: str, count: int, data: bytes = b"", port: int = PORT, hold: float = 2):
     """Many connections at once, each of which says something (or nothing) and stays for a while."""
     guest.put("/run/words", data)
