@@ -102,6 +102,11 @@ impl Ended {
         Ended::lost(reason, format_args!("{}; trying again", what(e)))
     }
 
+    /// Whether a message did not match its own checksum (a payload that does not ends no session).
+    pub(crate) fn is_broken_message(&self) -> bool {
+        self.reason == Reason::Integrity && self.tell == Some(Code::Protocol)
+    }
+
     /// The peer's bytes make no sense.
     pub(crate) fn wire(e: WireError) -> Ended {
         let reason = match e {

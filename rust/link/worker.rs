@@ -292,6 +292,9 @@ impl Worker {
         if had_session {
             self.link.stats.resets.add(1);
         }
+        if ended.is_broken_message() {
+            self.link.stats.crc_errors.add(1);
+        }
         let was_in_sync = {
             let o = self.group.order.lock();
             o.engine
