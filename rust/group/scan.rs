@@ -15,11 +15,12 @@ use crate::{
 use kernel::prelude::*;
 use replicate_core::{
     log::{
+        batch::BatchHead,
         recovery::{Outcome, Scan, Want},
         ring::{Index, Mark, Place, Ring},
         superblock::Superblock,
     },
-    units::{Chain, GroupUuid, Seq},
+    units::{Chain, EpochId, GroupUuid, Seq},
 };
 use replicate_linux::errno::EUCLEAN;
 
@@ -73,7 +74,7 @@ pub(crate) fn scan(
                 Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
                 Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
             },
-            Want::Evidence(want) => match reader.descriptor(srl, &ring, want.place) {
+            Want::Evidence(want) => match later(&mut reader, srl, &ring, want.place) {
                 Ok((head, epoch)) if want.proves(&ring, &head, &epoch) => {
                     scan.evidence(found(&head), &lineage);
                 }
@@ -102,6 +103,20 @@ pub(crate) fn scan(
                 ))
             }
         }
+    }
+}
+
+/// The descriptor at a place beyond the log's end, where nearly always there is none.
+fn later(
+    reader: &mut Reader,
+    srl: &Srl,
+    ring: &Ring,
+    place: Place,
+) -> Result<(BatchHead, EpochId), NoBatch> {
+    if reader.may_begin(srl, ring, place)? {
+        reader.descriptor(srl, ring, place)
+    } else {
+        Err(NoBatch::NotThere)
     }
 }
 

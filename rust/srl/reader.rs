@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use replicate_core::{
     log::{
         batch::{BadBatch, BatchHead, Head, Place as Where},
-        format::MAX_BATCH_BYTES,
+        format::{BATCH_MAGIC, MAX_BATCH_BYTES},
         recovery::Found,
         ring::{Place, Ring},
     },
@@ -35,7 +35,13 @@ pub(crate) struct Reader {
     ring: Bytes,
     at: Bytes,
     valid: usize,
+    /// A stretch of the ring, read in one go while batches are looked for block by block.
+    ahead: KVVec<u8>,
+    ahead_at: Option<Bytes>,
 }
+
+/// Bytes of such a stretch.
+const AHEAD_BYTES: usize = 1 << 20;
 
 impl Reader {
     /// A reader for the ring of `srl`. May sleep.
@@ -47,6 +53,8 @@ impl Reader {
             ring: srl.ring_bytes().ok_or(EINVAL)?,
             at: Bytes(0),
             valid: 0,
+            ahead: KVVec::new(),
+            ahead_at: None,
         })
     }
 
@@ -65,6 +73,39 @@ impl Reader {
         srl.dev().read_sync(sector, part).map_err(NoBatch::Io)?;
         self.valid = to;
         Ok(())
+    }
+
+    /// Whether a batch may begin at `place`, from a stretch that is read once for many places. For a ring that
+    /// nobody writes.
+    pub(crate) fn may_begin(
+        &mut self,
+        srl: &Srl,
+        ring: &Ring,
+        place: Place,
+    ) -> Result<bool, NoBatch> {
+        let offset = ring.offset(place);
+        if self.ahead.is_empty() {
+            self.ahead = zeroed(AHEAD_BYTES).map_err(NoBatch::Io)?;
+        }
+        let held = self.ahead_at.filter(|at| {
+            *at <= offset && offset.minus(*at).0 + BATCH_MAGIC.len() as u64 <= AHEAD_BYTES as u64
+        });
+        let from = match held {
+            Some(at) => at,
+            None => {
+                self.ahead_at = None;
+                let len = self.ring.minus(offset).0.min(AHEAD_BYTES as u64) as usize;
+                let part = self.ahead.get_mut(..len).ok_or(NoBatch::NotThere)?;
+                srl.dev()
+                    .read_sync(srl.ring_sector(offset), part)
+                    .map_err(NoBatch::Io)?;
+                self.ahead_at = Some(offset);
+                offset
+            }
+        };
+        let i = offset.minus(from).0 as usize;
+        let found = self.ahead.get(i..i + BATCH_MAGIC.len());
+        Ok(found == Some(BATCH_MAGIC.as_slice()))
     }
 
     /// Reads the descriptor at `place`: verified, but its payloads are not.
