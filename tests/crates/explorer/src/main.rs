@@ -5,6 +5,8 @@
 //! `explorer [part of a name]` explores, `explorer walks [part] [seed]` walks at random,
 //! `explorer mutations [part of a rule]` leaves rules out one by one. `EXPLORE=long` takes the larger bounds.
 
+#![forbid(unsafe_code)]
+
 use std::{process::ExitCode, time::Instant};
 
 use explorer::{
