@@ -105,7 +105,14 @@ impl<M: Memory> Engine<M> {
         }
         match &mut self.log {
             Log::Ring(w) => {
-                if let Some(mark) = update.tail {
+                let mut tail = update.tail;
+                if self.role == Role::Primary {
+                    // A link may have been promised older records while the superblock was under way. They are
+                    // kept; after a crash the tail says that they are gone, and the link needs a sync.
+                    let pinned = self.positions.tail_limit(w.commit_point()).next();
+                    tail = tail.and_then(|m| w.index.find(m.first.min(pinned)));
+                }
+                if let Some(mark) = tail {
                     w.index.advance_to(mark.first);
                     w.ring.free_to(mark.place);
                 }

@@ -40,6 +40,8 @@ pub struct Position {
     pub syncing: bool,
     /// A session stands: the peer answers, or it times out.
     pub live: bool,
+    /// What was written while a synchronisation ran in this session, and is still to be made up for, ends here.
+    pub owed: Seq,
 }
 
 /// All links' positions.
@@ -82,6 +84,7 @@ impl Positions {
                 needs_sync: kept.is_none(),
                 syncing: false,
                 live: false,
+                owed: Seq::NONE,
             });
         }
     }
@@ -119,7 +122,7 @@ impl Positions {
     pub fn disconnected(&mut self, id: LinkId) -> bool {
         match self.get_mut(id) {
             Some(l) => {
-                l.live = false;
+                (l.live, l.owed) = (false, Seq::NONE);
                 core::mem::replace(&mut l.in_sync, false)
             }
             None => false,
@@ -142,6 +145,11 @@ impl Positions {
         l.logged = l.logged.max(logged.min(head));
         l.applied = l.applied.max(applied.min(head));
         l.kept = l.settled(commit);
+        if l.syncing {
+            l.owed = head;
+        } else if l.kept >= l.owed {
+            l.owed = Seq::NONE;
+        }
         let level = !l.needs_sync && !l.syncing && l.level() >= head;
         if !l.in_sync && l.mode != Mode::Async && level {
             l.in_sync = true;
@@ -154,6 +162,7 @@ impl Positions {
     pub fn set_needs_sync(&mut self, id: LinkId) {
         if let Some(l) = self.get_mut(id) {
             l.needs_sync = true;
+            l.syncing = false;
             l.in_sync = false;
         }
     }
@@ -238,10 +247,11 @@ impl Position {
     }
 
     /// Whether the log may be taken from it when it is full. Not while writers wait for it anyway, and not in
-    /// the middle of a synchronisation that goes on: that would begin again, and be overtaken again. Both
-    /// end with the session.
+    /// a synchronisation that goes on, until what was written meanwhile is made up for: that would begin
+    /// again, and be overtaken again. Both end with the session.
     pub fn may_be_given_up(&self) -> bool {
-        !(self.needs_sync || self.in_sync || self.syncing && self.live)
+        let paces = self.live && (self.syncing || self.owed > self.kept);
+        !(self.needs_sync || self.in_sync || paces)
     }
 
     /// The acknowledgement that this link's mode waits for.
@@ -274,7 +284,16 @@ mod tests {
         p.disconnected(id);
         assert_eq!(may(&p), Some(true));
         p.session(id, Seq(3), Seq(3), Seq(3));
+        let ack = |p: &mut Positions, to, head| {
+            p.acknowledged(id, (Seq(to), Seq(to), Seq(to)), Seq(head), Seq(head));
+        };
+        ack(&mut p, 4, 9);
         p.sync_ended(id);
+        assert_eq!(may(&p), Some(false));
+        // What came while it ran is made up for; what comes later is as for any link.
+        ack(&mut p, 8, 20);
+        assert_eq!(may(&p), Some(false));
+        ack(&mut p, 9, 20);
         assert_eq!(may(&p), Some(true));
     }
 }
