@@ -191,7 +191,8 @@ def scenario_log_full(lab):
     a, b, c = p.hosts
     events = a.events()
     lab.cut(a.guest, b.guest)
-    writers = load.Load(a, seconds=120, writers=2, depth=8, blocks="65536x2,4096,16384")
+    # So slow that the other link keeps up, however small the log.
+    writers = load.Load(a, seconds=240, writers=2, depth=2, blocks="65536x2,4096,16384", options="--pause-us 20000")
     wait_event(events, timeout=90, code="needs-sync", link="dr")
     assert a.link("dr")["state"] == "needs-sync", a.link("dr")
     count = writers.acked()
