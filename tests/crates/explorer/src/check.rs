@@ -13,7 +13,7 @@ use replicate_core::{
 use crate::{
     config::Config,
     disk::{Value, GARBAGE},
-    host::{wid, writes_of, Host, LINK},
+    host::{wid, writes_of, Host},
     link::image,
     world::{broken, Broken, World, P, S},
 };
@@ -247,13 +247,9 @@ impl World {
     /// P5: what the primary's log gave up is durable at the peer, or the link says that it needs a sync.
     fn freed(&self) -> Check {
         let (p, s) = (&self.hosts[P], &self.hosts[S]);
-        let (oldest, needs_sync) = match &p.on {
-            Some(on) => {
-                let link = on.eng.positions.get(LINK);
-                (on.eng.oldest(), link.is_none_or(|l| l.needs_sync))
-            }
-            None => (p.sb.tail.first, p.sb.kept.is_none()),
-        };
+        let oldest = p.on.as_ref().map_or(p.sb.tail.first, |on| on.eng.oldest());
+        // Only what is durable counts: it must still be known after a crash that the peer needs a sync.
+        let needs_sync = p.sb.kept.is_none();
         if needs_sync || s.sb.line.is_empty() {
             return Ok(());
         }

@@ -76,6 +76,8 @@ pub struct Config {
     pub takeover: bool,
     /// The replica starts with garbage and is synced.
     pub sync: bool,
+    /// The primary may give the link up (`needs-sync`), as it does when its log is full; a sync follows.
+    pub give_up: bool,
     /// Checkpoints of each side at most.
     pub checkpoints: u8,
     /// Ring: room for so many one-block batches beside the reserve.
@@ -105,6 +107,7 @@ impl Config {
         fine: false,
         takeover: false,
         sync: false,
+        give_up: false,
         checkpoints: 1,
         ring_room: 8,
         wrap: false,

@@ -34,6 +34,8 @@ pub enum Ev {
     AskAgain,
     /// A region's read ended; `true`: it saw what is there now, not what was there when it began.
     RegionRead(bool),
+    /// The log keeps nothing for the link any more.
+    GiveUp,
     CopyWrite,
     CopyWritten,
     TakeOver,
@@ -77,6 +79,7 @@ impl fmt::Display for Ev {
             Ev::AskAgain => f.write_str("secondary: asks for the gap again"),
             Ev::RegionRead(false) => f.write_str("primary: region was read (as it was)"),
             Ev::RegionRead(true) => f.write_str("primary: region was read (as it is)"),
+            Ev::GiveUp => f.write_str("primary: gives the link up: needs-sync"),
             Ev::CopyWrite => f.write_str("secondary: region copy is being written"),
             Ev::CopyWritten => f.write_str("secondary: region copy was written"),
             Ev::TakeOver => f.write_str("secondary: TAKEOVER begins"),

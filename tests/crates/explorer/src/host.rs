@@ -273,8 +273,8 @@ impl Host {
         if self.sb.primary && cfg.peer.is_some() {
             positions.set(LINK, cfg.mode, self.sb.kept);
             positions.cut(head);
-            if self.sb.sync.is_some() {
-                positions.synced_from(LINK, self.sb.kept.unwrap_or_default(), true);
+            if let (Some(_), Some(kept)) = (self.sb.sync, self.sb.kept) {
+                positions.synced_from(LINK, kept, true);
             }
         }
         let start = Start {

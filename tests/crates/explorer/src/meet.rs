@@ -23,25 +23,31 @@ use crate::{
 impl World {
     pub fn can_connect(&self) -> bool {
         let up = |s: usize| {
-            self.hosts[s]
-                .on
-                .as_ref()
-                .is_some_and(|o| o.session.is_none() && o.taking.is_none())
+            let on = self.hosts[s].on.as_ref();
+            on.is_some_and(|o| o.session.is_none() && o.taking.is_none())
         };
-        up(P)
-            && up(S)
-            && self.welcome.is_none()
-            && !matches!(self.hosts[P].pending, Some((_, Why::SyncStart(..))))
+        // Each host goes through one handshake at a time, to its end.
+        let busy = |s: usize| {
+            matches!(
+                self.hosts[s].pending,
+                Some((
+                    _,
+                    Why::SyncStart(..) | Why::Adopt { .. } | Why::SyncRestart(..)
+                ))
+            )
+        };
+        up(P) && up(S) && self.welcome.is_none() && !busy(P) && !busy(S)
     }
 
     pub fn connect(&mut self, cfg: &Config) -> Step {
         let p = self.hosts[P].on();
         let link = *p.eng.positions.get(LINK).expect("the link");
         let verdict = self.judgement(&self.hosts[P], &self.hosts[S], p.eng.head(), p.eng.oldest());
-        let needs = link.needs_sync || matches!(verdict, Verdict::NeedsSync(Reason::Empty));
+        let inconsistent = self.hosts[S].sb.inconsistent;
+        let lost_track = inconsistent && self.hosts[P].sb.sync.is_none();
+        let needs = link.needs_sync || lost_track;
         match verdict {
             Verdict::Resume { fork, resume, .. } if !needs => {
-                let inconsistent = self.hosts[S].sb.inconsistent;
                 self.welcome = Some(Welcome {
                     session: 0,
                     line: self.hosts[P].sb.line.clone(),
@@ -61,7 +67,7 @@ impl World {
                 on.eng.positions.synced_from(LINK, from, inconsistent);
                 Ok(true)
             }
-            Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync => {
+            Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync || cfg.give_up => {
                 if self.hosts[P].pending.is_some() {
                     return Ok(false);
                 }

@@ -429,6 +429,15 @@ fn resync(long: bool) -> Vec<Config> {
             ..no_ring("resync: no ring", vec![w(0)])
         },
     ];
+    v.push(Config {
+        give_up: true,
+        drops: 1,
+        resets: false,
+        checkpoints: 2,
+        blocks: ONE,
+        prefix: connected(),
+        ..ring("resync: link given up", vec![w(0)])
+    });
     if long {
         v.extend([
             Config {
@@ -493,6 +502,11 @@ pub fn walks() -> Vec<Config> {
             ..queue(no_ring("walk: sync applied, no ring", Vec::new()))
         },
         sync(ring("walk: resync", Vec::new())),
+        Config {
+            give_up: true,
+            takeover: false,
+            ..big(ring("walk: link given up", Vec::new()))
+        },
         sync(no_ring("walk: resync, no ring", Vec::new())),
     ]
 }

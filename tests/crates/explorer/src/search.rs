@@ -12,7 +12,7 @@ use replicate_core::engine::Role;
 use crate::{
     config::Config,
     event::Ev,
-    host::Why,
+    host::{Why, LINK},
     world::{World, P, S},
 };
 
@@ -221,6 +221,18 @@ impl World {
 
     fn between(&self, cfg: &Config, all: &mut Vec<Ev>) {
         let session = |s: usize| self.hosts[s].on.as_ref().and_then(|o| o.session);
+        let link = self.hosts[P]
+            .on
+            .as_ref()
+            .and_then(|o| o.eng.positions.get(LINK));
+        let starting = matches!(self.hosts[P].pending, Some((_, Why::SyncStart(..))));
+        if cfg.give_up
+            && self.ghost.drops > 0
+            && !starting
+            && link.is_some_and(|l| l.may_be_given_up())
+        {
+            all.push(Ev::GiveUp);
+        }
         if self.can_connect() {
             all.push(Ev::Connect);
         }

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use replicate_core::{
+    engine::Log,
     group::Mode,
     record::chain_record,
     units::{Chain, Record, Seq},
@@ -259,6 +260,14 @@ impl World {
             Ev::Ack => self.acknowledge(cfg),
             Ev::AskAgain => self.ask_again(),
             Ev::RegionRead(now) => self.region_read(cfg, now),
+            Ev::GiveUp => {
+                self.ghost.drops -= 1;
+                let on = self.hosts[P].on_mut();
+                on.eng.positions.set_needs_sync(LINK);
+                self.drop_session(cfg, P);
+                self.welcome = None;
+                Ok(true)
+            }
             Ev::CopyWrite => Ok(self.copy_write(cfg)),
             Ev::CopyWritten => {
                 self.copy_written();
@@ -341,9 +350,12 @@ impl World {
                 self.hosts[s].finish_boot(cfg, &booted);
             }
             Why::Checkpoint(update) => {
-                self.hosts[s].on_mut().eng.checkpoint_done(update);
-                let tail = self.hosts[s].sb.tail.place;
-                self.hosts[s].log.forget_before(tail);
+                let eng = &mut self.hosts[s].on_mut().eng;
+                eng.checkpoint_done(update);
+                if let Log::Ring(w) = &eng.log {
+                    let tail = w.ring.tail();
+                    self.hosts[s].log.forget_before(tail);
+                }
             }
             Why::Horizon(horizon, redo) => {
                 self.hosts[s].on_mut().eng.horizon_durable(horizon, redo)
