@@ -5,7 +5,7 @@
 //!
 //! The state machines are the core's own, the ones that the kernel module executes: engine, log writer,
 //! scan, handshake, sender, region copies, takeover. Only disks ([`disk`], [`crash`]) and the wire ([`link`]) are
-//! models. [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`mutants`]
+//! models. [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`walks`] what is walked at random, [`mutants`]
 //! which run must break when a rule is left out.
 #![forbid(unsafe_code)]
 
@@ -20,5 +20,6 @@ pub mod meet;
 pub mod mutants;
 pub mod runs;
 pub mod search;
+pub mod walks;
 pub mod work;
 pub mod world;

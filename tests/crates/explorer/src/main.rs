@@ -12,6 +12,7 @@ use std::{process::ExitCode, time::Instant};
 use explorer::{
     mutants, runs,
     search::{self, Report},
+    walks,
 };
 use replicate_core::rules::{self, Rule};
 
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         let only = args.next();
         let seed = args.next().and_then(|s| s.parse().ok()).unwrap_or(1);
         println!("seed {seed}");
-        for cfg in runs::walks() {
+        for cfg in walks::walks() {
             if wanted(cfg.name, &only) {
                 let t = Instant::now();
                 let r = search::wander(&cfg, seed, limit.min(2000), 400);

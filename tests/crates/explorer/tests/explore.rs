@@ -5,6 +5,7 @@
 use explorer::{
     runs,
     search::{exhaust, wander},
+    walks,
 };
 
 fn explore(family: &str) {
@@ -56,7 +57,7 @@ fn walks_at_random() {
     let long = std::env::var("EXPLORE").is_ok_and(|v| v == "long");
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("SEED={seed}");
-    for cfg in runs::walks() {
+    for cfg in walks::walks() {
         let r = wander(&cfg, seed, if long { 20_000 } else { 300 }, 400);
         println!("{}", r.line(cfg.name));
         assert!(
