@@ -10,7 +10,8 @@ from scenarios.kit import files, judge, oracle, pair
 from scenarios.kit.campaign import LINK_OPTIONS, SEED, share
 from scenarios.kit.pair import LINK
 
-MOUNT = "mkdir -p /mnt/db && mount {} /mnt/db"
+# In these guests nothing loads a filesystem by itself.
+MOUNT = "modprobe -a ext4 xfs && mkdir -p /mnt/db && mount {} /mnt/db"
 
 
 class Round:
