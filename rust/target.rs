@@ -358,7 +358,7 @@ impl Target for Replicate {
     }
 }
 
-/// `<role> <state> <head> <commit> <applied> <ring used>/<ring bytes> <links> {<link> <state> <in-sync> <behind>}`
+/// `<role> <state> <head> <commit> <applied> <ring used>/<ring bytes> <links> {<link> <state>}`
 fn info(p: &Instanced, out: &mut Writer<'_>) -> fmt::Result {
     let (role, head, commit, applied, used, size) = {
         let o = p.group.order.lock();
