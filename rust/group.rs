@@ -30,6 +30,7 @@ use crate::{
     applier::pause::Pause,
     event::{self, Code, Severity},
     link::Link,
+    log_worker::batch::LogIo,
     refuse::Refusal,
     srl::Srl,
 };
@@ -143,6 +144,8 @@ pub(crate) struct Group {
     pub(crate) srl: Arc<Srl>,
     /// Memory for payloads.
     pub(crate) pool: Arc<PagePool>,
+    /// What log writes share.
+    pub(crate) log_io: LogIo,
     /// Wakes the log worker.
     pub(crate) log_wake: Arc<Event>,
     /// Wakes the applier.
@@ -151,6 +154,8 @@ pub(crate) struct Group {
     pub(crate) moved: Arc<Event>,
     pub(crate) settings: Settings,
     pub(crate) stats: Stats,
+    /// On a secondary: the primary's writers wait until its log is flushed.
+    pub(crate) flush_at_once: Atomic<bool>,
     /// Volumes in the superblock's table.
     pub(crate) table_len: Atomic<u32>,
     /// Stops the applier between two rounds.

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The log worker: one thread per group that writes the log and completes writes.
+//! The log worker: one thread per group that takes what ended, and completes what waited for it.
 //!
 //! Each turn: take what ended, continue bios that had to wait, start log writes and flushes that the
 //! core asks for, complete what may complete. It never waits for a device or a peer: I/O comes back
 //! through a lock-free queue that bio end_io fills, and everything that wakes it goes through one event.
-//!
-//! What it needs per log write was made beforehand: four units, each with its bios, its descriptor
-//! page and room for the payload references. So a write that has a seq always gets logged without
-//! another allocation.
+//! Most log writes are started by the writers themselves: see [`batch`].
 //!
 //! Locks: the order lock, for each step on its own. Failure: the first failed log write or flush closes
 //! the group ([`Group::fail`]).
 
-mod batch;
+pub(crate) mod batch;
+mod flush;
 mod overlay;
 mod waiting;
 
@@ -25,77 +23,38 @@ use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
 };
-use replicate_core::{
-    engine::Role,
-    log::{batch::descriptor_bytes, format::MAX_BATCH_RECORDS, writer::MAX_IN_FLIGHT},
-    units::{Record, Seq},
-};
+use replicate_core::{engine::Role, log::format::MAX_BATCH_RECORDS, units::Seq};
 use replicate_linux::{
-    bio::{CompletionQueue, Done, IoUnit},
+    bio::{Done, IoUnit},
     clock,
-    dm::{BioList, BioQueue},
-    errno::BlkStatus,
+    dm::BioQueue,
     kthread::StopToken,
-    pages::PageBuf,
 };
 
 /// Page fragments of a largest batch: 2 MiB in pages, descriptor, and two more per record.
 const MAX_SEGMENTS: usize = 512 + 17 + 2 * MAX_BATCH_RECORDS as usize;
 
-/// Everything that one log write needs.
-struct BatchIo {
-    descriptor: PageBuf,
-    bytes: KVVec<u8>,
-    payloads: KVec<Arc<PageBuf>>,
-    records: KVec<Record>,
-}
-
 /// What comes back from the device.
-#[derive(Clone, Copy)]
-enum Kind {
-    Batch,
+pub(crate) enum Kind {
+    /// A log write, with what it was made of.
+    Batch(KBox<batch::BatchIo>),
+    /// A log flush.
     Flush,
 }
 
 /// The worker's own things.
 pub(crate) struct LogWorker {
     group: Arc<Group>,
-    queue: CompletionQueue<Kind>,
     reads: BioQueue,
-    units: KVec<IoUnit<Kind>>,
-    /// By the number that the core gives a log write in flight.
-    batches: KVec<BatchIo>,
     flush: Option<IoUnit<Kind>>,
-    pad: PageBuf,
 }
 
 impl LogWorker {
     /// Makes a worker for `group`. May sleep.
     pub(crate) fn new(group: Arc<Group>) -> Result<LogWorker> {
-        let block = group.srl.block();
-        let descriptor = descriptor_bytes(MAX_BATCH_RECORDS, block) as usize;
-        let mut units = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL)?;
-        let mut batches = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL)?;
-        for _ in 0..MAX_IN_FLIGHT {
-            let io = BatchIo {
-                descriptor: group.pool.try_take(descriptor).ok_or(ENOMEM)?,
-                bytes: crate::srl::zeroed(descriptor)?,
-                payloads: KVec::with_capacity(MAX_BATCH_RECORDS as usize, GFP_KERNEL)?,
-                records: KVec::with_capacity(MAX_BATCH_RECORDS as usize, GFP_KERNEL)?,
-            };
-            batches.push(io, GFP_KERNEL)?;
-            units.push(IoUnit::new(MAX_SEGMENTS)?, GFP_KERNEL)?;
-        }
-        let mut pad = group.pool.try_take(block as usize).ok_or(ENOMEM)?;
-        pad.zero_range(0, block as usize)?;
-        let wake = group.log_wake.clone();
         Ok(LogWorker {
-            queue: CompletionQueue::new(wake.clone())?,
-            reads: BioQueue::new(wake)?,
-            units,
-            batches,
+            reads: BioQueue::new(group.log_wake.clone())?,
             flush: Some(IoUnit::new(1)?),
-            pad,
             group,
         })
     }
@@ -106,15 +65,16 @@ impl LogWorker {
             self.ended();
             self.overlay_ended();
             self.waiting();
-            self.batches();
+            self.group.start_batches();
+            self.unbuilt();
             self.flush();
-            self.release();
+            let _ = self.group.release();
             self.retire();
             let ms = self.sleep_ms();
             self.group.log_wake.wait(ms);
         }
         // Whatever is in flight comes back before the queues go.
-        while self.queue.in_flight() > 0 {
+        while self.group.log_io.queue.in_flight() > 0 {
             self.ended();
             clock::sleep_ms(1);
         }
@@ -122,19 +82,25 @@ impl LogWorker {
 
     /// How long until something is due without a wake-up.
     fn sleep_ms(&self) -> u32 {
-        let o = self.group.order.lock();
+        let mut o = self.group.order.lock();
         if let Phase::Holding { .. } = o.phase {
             return 50;
         }
-        if o.uncommitted_since != 0 {
-            return self.group.settings.commit_interval_ms.load(Relaxed).max(1);
+        let ms = self.group.settings.commit_interval_ms.load(Relaxed).max(1);
+        o.send_gathered(u64::from(ms) * 1_000_000);
+        if o.uncommitted_since != 0 || o.gathering_since != 0 {
+            return ms;
         }
         1000
     }
 
     /// Takes log writes and flushes that ended.
     fn ended(&mut self) {
-        for done in self.queue.pop_all() {
+        let mut any = false;
+        let before = self.group.order.lock().engine.commit();
+        let mut commit = before;
+        for done in self.group.log_io.queue.pop_all() {
+            any = true;
             let Done {
                 unit,
                 status,
@@ -144,19 +110,19 @@ impl LogWorker {
             } = done;
             let ok = status.is_ok();
             let what = match keep {
-                Kind::Batch => {
-                    if let Some(io) = self.batches.get_mut(tag as usize) {
-                        io.payloads.clear();
-                    }
-                    // Cannot fail: the vector was made for all of them.
-                    let _ = self.units.push(unit, GFP_NOWAIT);
-                    self.group.order.lock().engine.batch_done(tag as usize, ok);
+                Kind::Batch(mut io) => {
+                    io.clear();
+                    let mut o = self.group.order.lock();
+                    o.free_batch((unit, io));
+                    o.engine.batch_done(tag as usize, ok);
+                    commit = o.engine.commit();
                     "write"
                 }
                 Kind::Flush => {
                     self.flush = Some(unit);
                     let mut o = self.group.order.lock();
                     o.engine.flush_done(ok);
+                    commit = o.engine.commit();
                     // Also what is still being written: its flush is yet to come.
                     let behind = o.engine.commit() < o.engine.head();
                     o.uncommitted_bytes = 0;
@@ -174,27 +140,30 @@ impl LogWorker {
                     ),
                 ));
             }
-            self.group.wake_links();
+        }
+        if commit > before {
+            // What links tell and the applier may write is bounded by it.
+            self.group.order.lock().commit_moved();
             self.group.apply_wake.notify();
+        }
+        if any {
             self.group.moved.notify();
         }
     }
 
-    /// Completes what may complete: published under the lock, ended outside it.
-    fn release(&mut self) {
-        let mut out = BioList::new();
-        {
-            let mut o = self.group.order.lock();
-            while let Some(seq) = o.engine.next_release() {
-                if let Some(bio) = o.take_bio(seq) {
-                    out.push(bio);
-                }
-            }
-            o.ready_flushes(&mut out);
-        }
-        while let Some(bio) = out.pop() {
-            bio.end(BlkStatus::OK);
-        }
+    /// A log write could not even be built: the log has failed.
+    fn unbuilt(&self) {
+        let Some((first, last, e)) = self.group.order.lock().unbuilt.take() else {
+            return;
+        };
+        self.group.fail(Refusal::new(
+            e,
+            format_args!(
+                "SRL {}: log batch of records {first}..{last} could not be built (error {}); writes end in EIO; remove and add the group again",
+                self.group.srl.path().to_str().unwrap_or("?"),
+                e.to_errno()
+            ),
+        ));
     }
 
     /// Gives memory back. A secondary keeps nothing that is applied. A primary keeps what its senders have
@@ -221,6 +190,11 @@ impl LogWorker {
             Role::Primary if used > capacity / 16 || pages > max / 16 => self.group.keep_from(),
             Role::Primary => return,
         };
-        self.group.order.lock().retire(keep_from);
+        let mut o = self.group.order.lock();
+        o.retire(keep_from);
+        if o.engine.window.base() > base && o.lanes.iter().any(|l| !l.parked.is_empty()) {
+            // There is room again for what waits.
+            self.group.log_wake.notify();
+        }
     }
 }

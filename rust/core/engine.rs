@@ -28,6 +28,7 @@ pub mod position;
 pub mod replica;
 
 use crate::{
+    group::Mode,
     log::{
         ring::Mark,
         writer::Writer, //
@@ -42,7 +43,12 @@ use crate::{
     units::{Chain, Op, Range, Record, Seq},
 };
 use copies::Copies;
-use position::Positions;
+use position::{LinkId, Positions};
+
+/// A peer that lacks so many records, and so many bytes, lacks little: what is under way on a long link, or in a
+/// commit interval.
+const NEAR_RECORDS: u64 = 1024;
+const NEAR_BYTES: u64 = 16 << 20;
 
 /// The storage an engine works in.
 pub trait Memory {
@@ -289,6 +295,38 @@ impl<M: Memory> Engine<M> {
         }
         self.window.retire(upto);
         self.window.base()
+    }
+
+    /// An acknowledgement of a link's session. Returns `true` when the link became in-sync by it.
+    pub fn acknowledged(&mut self, id: LinkId, acks: (Seq, Seq, Seq)) -> bool {
+        let (head, commit) = (self.head(), self.commit());
+        self.positions.acknowledged(id, acks, head, commit);
+        let wanted = self
+            .positions
+            .get(id)
+            .filter(|l| !l.gates() && l.mode != Mode::Async);
+        let near = wanted.is_some_and(|l| self.is_near(l.level()));
+        self.positions.catch_up(id, head, near)
+    }
+
+    /// Whether a peer that has everything up to `level` lacks so little that writers may wait for it.
+    pub fn is_near(&self, level: Seq) -> bool {
+        let head = self.head();
+        if level >= head {
+            return true;
+        }
+        if head.since(level) > NEAR_RECORDS {
+            return false;
+        }
+        let (mut bytes, mut seq) = (0u64, level.next());
+        while seq <= head && bytes <= NEAR_BYTES {
+            let Some(slot) = self.window.get(seq) else {
+                return false;
+            };
+            bytes = bytes.saturating_add(u64::from(slot.record.payload_bytes()));
+            seq = seq.next();
+        }
+        bytes <= NEAR_BYTES
     }
 
     /// Where a sync of a link starts, and the chain value there: the commit point, because the peer must not

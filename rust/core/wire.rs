@@ -30,7 +30,9 @@ pub use header::{Credit, Envelope, Header, Kind};
 pub use hello::{Clear, End, Hello};
 pub use message::{encode, encode_record, Message, Progress};
 pub use refusal::{Code, Refusal};
-pub use state::{encode_state, encode_welcome, State, StateHead, Volumes, Welcome, WelcomeHead};
+pub use state::{
+    encode_state, encode_welcome, Start, State, StateHead, Volumes, Welcome, WelcomeHead,
+};
 pub use sync::{RegionCopy, SyncStart};
 
 /// The protocol version of this code, and the oldest that it speaks.

@@ -4,8 +4,9 @@
 //!
 //! `map()` never sleeps. Everything that may be short is taken before the order lock: pages for the whole
 //! payload, all or nothing, then the one copy of it (the bio's pages may change under us) and its CRC.
-//! Under the lock only the seq is given. What cannot be had is waited for by the log worker: the bio goes
-//! on its volume's list, and later writes of that volume queue behind it.
+//! Under the lock only the seq is given; as its last act the writer starts the log write, if one should start
+//! now. What cannot be had is waited for by the log worker: the bio goes on its volume's list, and later writes
+//! of that volume queue behind it.
 
 use super::{
     order::{Phase, Taken},
@@ -18,7 +19,8 @@ use replicate_core::{
     units::{Range, Sector},
 };
 use replicate_linux::{
-    dm::{BioOp, MapOutcome, MappedBio},
+    bio::is_plugged,
+    dm::{BioList, BioOp, MapOutcome, MappedBio},
     errno::BlkStatus,
     gfp::NoioScope,
     pages::PageBuf,
@@ -93,11 +95,37 @@ impl Group {
             Taken::Admitted => {
                 self.stats.writes.add(1);
                 self.stats.bytes.add(bytes as u64);
-                self.log_wake.notify();
+                if is_plugged() {
+                    // More is to come, and what this task submits would wait for it.
+                    self.log_wake.notify();
+                } else {
+                    self.start_batches();
+                }
             }
             Taken::End(bio, status) => bio.end(status),
             Taken::NotNow(bio) => self.park(volume, bio),
         }
+    }
+
+    /// Completes what may complete: published under the order lock, ended outside it, by whoever brought the last
+    /// condition about: the log worker, or a link's thread with an acknowledgement. `true`: bios wait for room,
+    /// which the log worker may find now. Process context; no lock may be held.
+    pub(crate) fn release(&self) -> bool {
+        let mut out = BioList::new();
+        let waiting = {
+            let mut o = self.order.lock();
+            while let Some(seq) = o.engine.next_release() {
+                if let Some(bio) = o.take_bio(seq) {
+                    out.push(bio);
+                }
+            }
+            o.ready_flushes(&mut out);
+            o.lanes.iter().any(|l| !l.parked.is_empty())
+        };
+        while let Some(bio) = out.pop() {
+            bio.end(BlkStatus::OK);
+        }
+        waiting
     }
 
     /// Puts a bio on its volume's list; the log worker continues it.

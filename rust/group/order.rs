@@ -7,14 +7,16 @@
 
 use crate::{
     group::epochs::EpochTable,
+    log_worker::batch::FreeBatch,
     memory::{Engine, Fixed},
     volume::{State, Volume},
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     engine::{position::LinkId, Full, Role},
+    link::sender,
     order::window::Placed,
-    units::{Op, Range, Record, Sector, Seq, VolumeId},
+    units::{Bytes, Op, Range, Record, Sector, Seq, VolumeId},
 };
 use replicate_linux::{
     clock,
@@ -67,6 +69,15 @@ pub(crate) struct Pin {
     pub(crate) range: Range,
 }
 
+/// A link with a session.
+pub(crate) struct Sink {
+    pub(crate) id: LinkId,
+    /// Wakes its thread.
+    pub(crate) wake: Arc<Event>,
+    /// Newest record sent.
+    pub(crate) sent: Seq,
+}
+
 /// Flushes that wait for a commit point.
 #[derive(Default)]
 pub(crate) struct Flushes {
@@ -102,15 +113,21 @@ pub(crate) struct Order {
     pub(crate) uncommitted_bytes: u64,
     /// When the oldest uncommitted record was admitted (monotonic ns), 0: none.
     pub(crate) uncommitted_since: u64,
-    /// Wakes the senders of the links: more may be sent, or told.
-    pub(crate) link_wakes: KVec<(LinkId, Arc<Event>)>,
+    /// Sessions of links: more may be sent, or told.
+    pub(crate) sinks: KVec<Sink>,
     /// Somebody wants ring space that only a checkpoint can give.
     pub(crate) wants_space: bool,
+    /// Since when small records gather for an asynchronous link (monotonic ns), 0: none do.
+    pub(crate) gathering_since: u64,
+    /// Log writes that are not in use.
+    pub(crate) free_batches: KVec<FreeBatch>,
+    /// A log write that could not be built, for the log worker to say: its records, and why.
+    pub(crate) unbuilt: Option<(Seq, Seq, Error)>,
 }
 
 /// What became of a bio handed to the group.
 pub(crate) enum Taken {
-    /// It has a place in the order: wake the log worker.
+    /// It has a place in the order: start what may be logged, or wake the log worker.
     Admitted,
     /// End it with this status, outside the lock.
     End(MappedBio, BlkStatus),
@@ -119,6 +136,12 @@ pub(crate) enum Taken {
 }
 
 impl Order {
+    /// A log write may be used again.
+    pub(crate) fn free_batch(&mut self, free: FreeBatch) {
+        // Cannot fail: the vector was made for all of them.
+        let _ = self.free_batches.push(free, GFP_NOWAIT);
+    }
+
     /// The lane of a volume.
     pub(crate) fn lane(&mut self, volume: &Volume) -> Option<&mut Lane> {
         self.lanes
@@ -196,11 +219,8 @@ impl Order {
                 if let Some(b) = self.bios.as_mut().get_mut(i) {
                     *b = Some(bio);
                 }
-                if self.uncommitted_since == 0 {
-                    self.uncommitted_since = clock::monotonic_ns();
-                }
-                self.uncommitted_bytes = self.uncommitted_bytes.saturating_add(range.bytes().0);
-                self.wake_links();
+                self.uncommitted(range.bytes());
+                self.wake_senders(seq, range.bytes());
                 Taken::Admitted
             }
             Err(Full::Ring) => {
@@ -214,9 +234,50 @@ impl Order {
 
     /// Wakes every link's sender. Does not sleep.
     pub(crate) fn wake_links(&self) {
-        for (_, wake) in self.link_wakes.iter() {
-            wake.notify();
+        for sink in self.sinks.iter() {
+            sink.wake.notify();
         }
+    }
+
+    /// A record waits to be sent: wakes the senders that should not wait for more. Does not sleep.
+    fn wake_senders(&mut self, head: Seq, bytes: Bytes) {
+        // A secondary's sessions send acknowledgements: those do not wait.
+        let primary = self.engine.role() == Role::Primary;
+        for sink in self.sinks.iter() {
+            let position = self.engine.positions.get(sink.id).filter(|_| primary);
+            let gathers =
+                position.is_some_and(|p| sender::may_gather(p.mode, sink.sent, head, bytes));
+            if !gathers {
+                sink.wake.notify();
+            } else if self.gathering_since == 0 {
+                self.gathering_since = clock::monotonic_ns();
+            }
+        }
+    }
+
+    /// The commit point moved: who waits for it learns at once, asynchronous links with what gathers. Does not
+    /// sleep.
+    pub(crate) fn commit_moved(&mut self) {
+        let (head, nothing) = (self.engine.head(), Bytes(0));
+        self.wake_senders(head, nothing);
+    }
+
+    /// Wakes the senders if what gathers has waited for `interval_ns`. The log worker asks after each log write, so
+    /// it knows of everything that waits.
+    pub(crate) fn send_gathered(&mut self, interval_ns: u64) {
+        let since = self.gathering_since;
+        if since != 0 && clock::monotonic_ns().saturating_sub(since) >= interval_ns {
+            self.gathering_since = 0;
+            self.wake_links();
+        }
+    }
+
+    /// More waits for the commit point.
+    fn uncommitted(&mut self, bytes: Bytes) {
+        if self.uncommitted_since == 0 {
+            self.uncommitted_since = clock::monotonic_ns();
+        }
+        self.uncommitted_bytes = self.uncommitted_bytes.saturating_add(bytes.0);
     }
 
     /// A flush: ends at once where nothing completed is uncommitted, else waits for the log flush.
@@ -282,6 +343,7 @@ impl Order {
         let placed = self.engine.receive(record);
         if matches!(placed, Placed::InOrder | Placed::Early) {
             self.keep(record.seq, payload);
+            self.uncommitted(Bytes(u64::from(record.payload_bytes())));
         }
         placed
     }

@@ -18,7 +18,10 @@ use super::{
 use crate::{
     applier::{pause::Pause, Applier},
     event::{self, Code, Severity},
-    log_worker::LogWorker,
+    log_worker::{
+        batch::{free_batches, FreeBatch, LogIo},
+        LogWorker,
+    },
     memory::{Engine, Fixed},
     reason::Reason,
     refuse::Refusal,
@@ -320,15 +323,19 @@ fn build(
         };
         EpochTable::of(&lineage).map(|epochs| (identity, epochs))
     })??;
-    let order = build_order(engine, epochs, facts, role, config.start_wait_ms)?;
     let log_wake = Event::new()?;
     let volumes = srl.read(|sb| sb.volumes().count() as u32)?;
     let max_pages = (config.pool_bytes / PAGE_BYTES) as usize;
+    let pool = PagePool::new(RESERVE_PAGES, max_pages, Some(log_wake.clone()))?;
+    let log_io = LogIo::new(&pool, srl.block(), log_wake.clone())?;
+    let free = free_batches(&pool, srl.block())?;
+    let order = build_order(engine, epochs, free, facts, role, config.start_wait_ms)?;
     let group = Arc::pin_init(
         try_pin_init!(Group {
             name: config.name,
             srl,
-            pool: PagePool::new(RESERVE_PAGES, max_pages, Some(log_wake.clone()))?,
+            pool,
+            log_io,
             log_wake,
             apply_wake: Event::new()?,
             moved: Event::new()?,
@@ -340,6 +347,7 @@ fn build(
                 pool_bytes: Atomic::new(config.pool_bytes),
             },
             stats: Stats::default(),
+            flush_at_once: Atomic::new(false),
             table_len: Atomic::new(volumes),
             pause <- Pause::new(),
             copy_payloads <- new_spinlock!([const { None }; replicate_core::link::copies::MAX_OUTSTANDING]),
@@ -366,6 +374,7 @@ fn build(
 fn build_order(
     engine: KBox<Engine>,
     epochs: EpochTable,
+    free_batches: KVec<FreeBatch>,
     facts: &Facts,
     role: Role,
     start_wait_ms: u32,
@@ -391,8 +400,11 @@ fn build_order(
             },
             uncommitted_bytes: 0,
             uncommitted_since: 0,
-            link_wakes: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
+            sinks: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
             wants_space: false,
+            gathering_since: 0,
+            free_batches,
+            unbuilt: None,
         },
         GFP_KERNEL,
     )?)

@@ -81,6 +81,7 @@ impl Group {
         let ring = matches!(self.order.lock().engine.log, Log::Ring(_));
         let mut id = EpochId::NONE;
         random::fill(&mut id.0);
+        let here = self.present();
         let table = self.srl.update(|sb| {
             sb.set_role(group::Role::Primary);
             if let Some(first) = recovery::new_epoch(end) {
@@ -101,6 +102,18 @@ impl Group {
             }
             sb.set_commit(sb.lineage().position(end).unwrap_or_default());
             sb.set_consistent(false);
+            // From now on the volumes are what they are here: peers must fit these.
+            for v in here.iter() {
+                let Some(i) = sb.find_volume(&v.name) else {
+                    continue;
+                };
+                if let Some(mut slot) = sb.volume(i) {
+                    slot.volume.size = v.size;
+                    slot.volume.logical_block = v.logical_block;
+                    sb.set_volume(i, &slot)
+                        .map_err(|e| Refusal::new(EINVAL, format_args!("group {name}: {e}")))?;
+                }
+            }
             Ok::<_, Refusal>(EpochTable::of(&sb.lineage())?)
         });
         let table = match table {

@@ -19,11 +19,19 @@ use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
 };
-use replicate_core::{engine::Role, group::Name, units::VolumeId};
+use replicate_core::{
+    engine::{position::MAX_LINKS, Role},
+    group::Name,
+    log::superblock::LinkState,
+    units::VolumeId,
+};
 use replicate_linux::{
     dm::{BioList, TableHandle},
     errno::BlkStatus, //
 };
+
+/// How long a log write and a flush may take before a volume with a larger block size is refused.
+const COMMIT_MS: u32 = 10_000;
 
 impl Group {
     /// Refuses a volume that another device-mapper device is already: of the tables of one device each may
@@ -58,6 +66,10 @@ impl Group {
                     EINVAL,
                     format_args!("volume {}/{name}: the table line says {} sectors, the log {}; changing the size is not implemented yet", self.name.as_str(), volume.size, v.size),
                 ))
+            }
+            (Role::Primary, Some(v)) if v.logical_block != volume.logical_block => {
+                self.change_block(volume, v.logical_block)?;
+                Some(v.id)
             }
             (Role::Secondary, Some(v)) if v.size > volume.size => {
                 return Err(Refusal::new(
@@ -145,6 +157,72 @@ impl Group {
             link.restart();
         }
         Ok(id)
+    }
+
+    /// The volume comes with another logical block size than it had: its table line or its device changed. Peers
+    /// judge by the table, so it says the new one before the first write. A larger one holds for what is written from
+    /// now on: links that lack older records must be synchronised, past those. May sleep.
+    #[inline(never)]
+    fn change_block(&self, volume: &Volume, before: u32) -> Result<(), Refusal> {
+        let name = volume.name.as_str();
+        let mut behind = KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?;
+        if volume.logical_block > before {
+            let head = self.order.lock().engine.head();
+            let settled = || {
+                let mut o = self.order.lock();
+                o.engine.demand(head);
+                o.engine.commit() >= head || o.engine.log_failed()
+            };
+            if !settled() {
+                self.log_wake.notify();
+                self.moved.wait_until(COMMIT_MS, settled);
+            }
+            if self.order.lock().engine.commit() < head {
+                return Err(Refusal::new(
+                    EAGAIN,
+                    format_args!("volume {}/{name}: its block size cannot grow to {} bytes while the log does not take what was written before; see the state of the group", self.name.as_str(), volume.logical_block),
+                ));
+            }
+            let o = self.order.lock();
+            for (id, p) in o.engine.positions.iter() {
+                // A peer with a session was accepted with the smaller blocks.
+                if !p.needs_sync && !p.live && p.kept < head {
+                    let _ = behind.push(id, GFP_NOWAIT);
+                }
+            }
+        }
+        // One superblock says both, and no checkpoint's older one comes after it.
+        let still = self.pause.hold();
+        self.srl.update(|sb| {
+            for id in behind.iter() {
+                if let Some(mut link) = sb.link(usize::from(id.0)) {
+                    link.state = LinkState::NeedsSync;
+                    link.sync = None;
+                    let _ = sb.set_link(usize::from(id.0), Some(&link));
+                }
+            }
+            let Some(i) = sb.find_volume(&volume.name) else {
+                return Err(Refusal::from(ENOENT));
+            };
+            let Some(mut slot) = sb.volume(i) else {
+                return Err(Refusal::from(ENOENT));
+            };
+            slot.volume.logical_block = volume.logical_block;
+            sb.set_volume(i, &slot).map_err(|e| {
+                Refusal::new(
+                    EINVAL,
+                    format_args!("volume {}/{name}: {e}", self.name.as_str()),
+                )
+            })
+        })?;
+        for id in behind.iter() {
+            self.give_up(*id);
+        }
+        drop(still);
+        for link in self.all_links() {
+            link.restart();
+        }
+        Ok(())
     }
 
     /// Takes the length of the volume table over, after it changed. May sleep.

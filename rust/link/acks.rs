@@ -26,6 +26,23 @@ enum Said {
     Nothing,
 }
 
+/// What an acknowledgement brought about.
+#[derive(Default)]
+struct Change {
+    /// The link became in-sync.
+    in_sync: bool,
+    /// The peer lacks little, for the first time in this session.
+    level: bool,
+    /// The peer lacks nothing.
+    whole: bool,
+    /// More is on its stable storage.
+    logged: bool,
+    /// Writers may wait for acknowledgements of this link.
+    releases: bool,
+    /// They do so from now on.
+    gates: bool,
+}
+
 impl Worker {
     /// Takes what has arrived.
     pub(super) fn take_acks(&mut self, s: &mut Session) -> Result<(), Ended> {
@@ -73,43 +90,51 @@ impl Worker {
     fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), Ended> {
         s.sender.acknowledged(p.received);
         let id = self.link.id;
-        let (became, level, moved, gates) = {
+        let change = {
             let mut o = self.group.order.lock();
-            let (head, commit) = (o.engine.head(), o.engine.commit());
-            let positions = &mut o.engine.positions;
-            let before = positions.get(id).map_or(Seq::NONE, |l| l.logged);
-            let acks = (p.received, p.logged, p.applied);
-            let became = positions.acknowledged(id, acks, head, commit);
-            match positions.get(id) {
-                Some(l) => (
-                    became,
-                    l.received >= head && !l.syncing && !l.needs_sync,
-                    l.logged > before,
-                    is_sync(l.mode),
-                ),
-                None => (false, false, false, false),
+            let engine = &mut o.engine;
+            let before = engine.positions.get(id).copied().unwrap_or_default();
+            let became = engine.acknowledged(id, (p.received, p.logged, p.applied));
+            match engine.positions.get(id) {
+                Some(l) => Change {
+                    in_sync: became,
+                    level: !s.was_level
+                        && engine.is_near(l.received)
+                        && !l.syncing
+                        && !l.needs_sync,
+                    whole: l.received >= engine.head(),
+                    logged: l.logged > before.logged,
+                    releases: is_sync(l.mode),
+                    gates: l.gates() && !before.gates(),
+                },
+                None => Change::default(),
             }
         };
-        if gates {
+        if change.releases && self.group.release() {
             self.group.log_wake.notify();
         }
-        if moved {
+        if change.gates {
+            // Writers wait from now on: what they wait for is flushed at once, here and there.
+            self.group.log_wake.notify();
+            self.tell_who_waits(s)?;
+        }
+        if change.logged {
             self.group.apply_wake.notify();
         }
         self.group.moved.notify();
-        if level {
+        if change.whole {
             self.link.view.lock().level_ns = clock::wall_ns();
         }
-        if level && !s.was_level {
+        if change.level {
             s.was_level = true;
             self.link.step(
                 &self.group,
                 state::Event::Level,
                 Reason::None,
-                format_args!("the peer has everything"),
+                format_args!("the peer has everything but the newest"),
             );
         }
-        if became {
+        if change.in_sync {
             event::link(
                 &self.group,
                 &self.link,
@@ -118,7 +143,7 @@ impl Worker {
                 Reason::None,
                 "in-sync: writes wait for the peer from now on",
             );
-            self.tell_in_sync(s, true)?;
+            self.tell_who_waits(s)?;
         }
         Ok(())
     }

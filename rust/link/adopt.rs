@@ -29,7 +29,7 @@ use replicate_core::{
         superblock::{Inconsistent, Superblock, Tail, VolumeSlot, VolumeState},
     },
     units::{Bytes, Chain, Position, Sector, Seq},
-    wire::{Code, Welcome},
+    wire::{Code, Start, Welcome},
 };
 use replicate_linux::{clock, kthread::should_stop};
 
@@ -64,10 +64,9 @@ pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Ended> 
     }
     drain(group)?;
     let still = group.pause_applier();
-    if h.sync || h.assume_clean {
-        begin_anew(group, w)?;
-    } else {
-        resume(group, w)?;
+    match h.start {
+        Start::SyncBegins | Start::AssumeClean => begin_anew(group, w)?,
+        Start::Resume | Start::SyncGoesOn => resume(group, w)?,
     }
     group.drop_copies();
     drop(still);
@@ -186,6 +185,16 @@ fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
     let (rescan, commit) = {
         let o = group.order.lock();
         let e = &o.engine;
+        if !e.welcome_fits(h.start.is_sync()) {
+            drop(o);
+            return Err(Ended::closed(
+                Reason::Reset,
+                Code::NotReady,
+                format_args!(
+                    "the synchronisation ended while the hosts were meeting; they meet again"
+                ),
+            ));
+        }
         if let Err(why) = handshake::may_truncate(e.applied_bound(), fork) {
             drop(o);
             return Err(ended::verdict(why, false));
@@ -286,7 +295,7 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
         lap,
         chain,
     };
-    let sync = h.sync;
+    let sync = h.start.is_sync();
     let table = update(group, w, |sb| rebase(sb, start, chain, tail, sync))?;
     let mut o = group.order.lock();
     o.epochs = table;
@@ -358,10 +367,19 @@ fn update(
         sb.adopt_lineage(&w.lineage)
             .map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
         for v in w.volumes.iter() {
-            if sb.find_volume(&v.name).is_none() {
-                sb.adopt_volume(v)
-                    .map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
-            }
+            let known = sb
+                .find_volume(&v.name)
+                .and_then(|i| Some((i, sb.volume(i)?)));
+            let adopted = match known {
+                Some((i, mut slot)) => {
+                    // It may have changed at the primary, or with the primary.
+                    (slot.volume.size, slot.volume.logical_block) = (v.size, v.logical_block);
+                    slot.cursor = slot.cursor.min(v.size);
+                    sb.set_volume(i, &slot)
+                }
+                None => sb.adopt_volume(v),
+            };
+            adopted.map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
         }
         more(sb);
         Ok(EpochTable::of(&sb.lineage())?)

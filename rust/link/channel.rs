@@ -37,9 +37,34 @@ enum Stage {
     Skip(usize),
 }
 
+/// Read from the socket at a time, where less was asked for: head and control part of most messages, and the first
+/// bytes of what follows.
+const AHEAD: usize = 512;
+
+/// Bytes that were read before they were asked for: a small message costs one call to the socket, not three.
+struct Ahead {
+    bytes: KVVec<u8>,
+    from: usize,
+    to: usize,
+}
+
+impl Ahead {
+    fn is_empty(&self) -> bool {
+        self.from >= self.to
+    }
+
+    /// At most `len` of the bytes.
+    fn take(&mut self, len: usize) -> &[u8] {
+        let from = self.from;
+        self.from = self.to.min(from.saturating_add(len));
+        self.bytes.get(from..self.from).unwrap_or_default()
+    }
+}
+
 /// What comes in. See the module.
 pub(crate) struct Inbox {
     pub(crate) stream: Option<Arc<Stream>>,
+    ahead: Ahead,
     decoder: Decoder,
     head: [u8; HEADER_BYTES],
     control: KVVec<u8>,
@@ -56,6 +81,11 @@ impl Inbox {
     pub(crate) fn new() -> Result<Inbox> {
         Ok(Inbox {
             stream: None,
+            ahead: Ahead {
+                bytes: zeroed(AHEAD)?,
+                from: 0,
+                to: 0,
+            },
             decoder: Decoder::new(Role::Primary, 0),
             head: [0; HEADER_BYTES],
             control: zeroed(MAX_CONTROL as usize)?,
@@ -69,6 +99,7 @@ impl Inbox {
     /// A new connection, before its session; the other side is a host of role `from`.
     pub(crate) fn open(&mut self, stream: Arc<Stream>, from: Role) {
         self.stream = Some(stream);
+        (self.ahead.from, self.ahead.to) = (0, 0);
         self.decoder = Decoder::new(from, 0);
         self.stage = Stage::Header;
         self.got = 0;
@@ -137,17 +168,29 @@ impl Inbox {
 
     fn fill_head(&mut self, stats: &Stats) -> Result<bool, Ended> {
         while self.got < HEADER_BYTES {
-            let n = match (&self.stream, self.head.get_mut(self.got..)) {
-                (Some(s), Some(to)) => s.try_recv(to).map_err(Ended::io)?,
-                _ => 0,
-            };
-            if n == 0 {
+            if !self.look_ahead(stats)? {
                 return Ok(false);
             }
-            self.heard(n, stats);
-            self.got += n;
+            let bytes = self.ahead.take(HEADER_BYTES - self.got);
+            if let Some(to) = self.head.get_mut(self.got..self.got + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+            self.got += bytes.len();
         }
         Ok(true)
+    }
+
+    /// Reads ahead, where nothing is left of what was; `false`: nothing has come.
+    fn look_ahead(&mut self, stats: &Stats) -> Result<bool, Ended> {
+        if self.ahead.is_empty() {
+            let n = match &self.stream {
+                Some(s) => s.try_recv(&mut self.ahead.bytes).map_err(Ended::io)?,
+                None => 0,
+            };
+            (self.ahead.from, self.ahead.to) = (0, n);
+            self.heard(n, stats);
+        }
+        Ok(!self.ahead.is_empty())
     }
 
     fn fill_control(&mut self, want: usize, stats: &Stats) -> Result<bool, Ended> {
@@ -161,6 +204,18 @@ impl Inbox {
 
     /// Reads once into the control buffer, up to `want`.
     fn fill_some(&mut self, want: usize, stats: &Stats) -> Result<bool, Ended> {
+        let left = want.saturating_sub(self.got);
+        if left <= AHEAD || !self.ahead.is_empty() {
+            if !self.look_ahead(stats)? {
+                return Ok(false);
+            }
+            let bytes = self.ahead.take(left);
+            if let Some(to) = self.control.get_mut(self.got..self.got + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+            self.got += bytes.len();
+            return Ok(true);
+        }
         let n = match (&self.stream, self.control.get_mut(self.got..want)) {
             (Some(s), Some(to)) => s.try_recv(to).map_err(Ended::io)?,
             _ => 0,
@@ -178,6 +233,13 @@ impl Inbox {
         len: usize,
         stats: &Stats,
     ) -> Result<usize, Ended> {
+        if !self.ahead.is_empty() {
+            let bytes = self.ahead.take(len);
+            let n = bytes.len();
+            buf.write_at(at, bytes)
+                .map_err(|_| Ended::wire(WireError::Size))?;
+            return Ok(n);
+        }
         let Some(stream) = &self.stream else {
             return Ok(0);
         };

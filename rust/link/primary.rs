@@ -34,7 +34,7 @@ use replicate_core::{
     },
     log::superblock::Superblock,
     units::{Chain, GroupUuid, HostId, Position, Seq},
-    wire::{self, Code, Message, State, WelcomeHead, WireError},
+    wire::{self, Code, Message, Start, State, WelcomeHead, WireError},
 };
 use replicate_linux::{net::Stream, random};
 
@@ -265,8 +265,12 @@ impl Worker {
             fork: d.fork,
             fork_chain: d.fork_chain,
             head: envelope.position,
-            sync: d.begins == Some(SyncKind::Full),
-            assume_clean: d.begins == Some(SyncKind::AssumeClean),
+            start: match (d.begins, d.job.map(|j| j.kind)) {
+                (Some(SyncKind::Full), _) => Start::SyncBegins,
+                (Some(SyncKind::AssumeClean), _) => Start::AssumeClean,
+                (None, Some(SyncKind::Full)) => Start::SyncGoesOn,
+                (None, Some(SyncKind::AssumeClean) | None) => Start::Resume,
+            },
         };
         let volumes = facts.volumes.iter().copied();
         self.tx.push(None, |out| {

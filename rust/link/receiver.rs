@@ -25,7 +25,10 @@ use replicate_core::{
     },
     order::window::Placed,
     units::{Op, Range, Record, Seq, SECTOR_BYTES},
-    wire::{header::FLAG_IN_SYNC, Code, Header, Message, RegionCopy},
+    wire::{
+        header::{FLAG_IN_SYNC, FLAG_STABLE},
+        Code, Header, Message, RegionCopy,
+    },
 };
 use replicate_linux::{clock, pages::PageBuf};
 
@@ -197,6 +200,8 @@ impl Worker {
             s.in_sync = in_sync;
             self.link.view.lock().told_in_sync = in_sync;
         }
+        let stable = h.envelope.flags & FLAG_STABLE != 0;
+        self.group.flush_at_once.store(stable, Relaxed);
         let len = h.data() as usize;
         let what = match self.rx.message(h).map_err(Ended::wire)? {
             Message::Record(r) => {
@@ -259,6 +264,7 @@ impl Worker {
                 p.buf = self.group.pool.try_take(p.len);
             }
             let Some(mut buf) = p.buf.take() else {
+                self.short_of_room();
                 burst.short = true;
                 return self.keep_waiting(s, p);
             };
@@ -358,12 +364,18 @@ impl Worker {
         match o.receive(*r, p.whole.clone()) {
             Placed::InOrder | Placed::Early | Placed::Duplicate => true,
             Placed::Beyond => {
-                o.wants_space = true;
                 drop(o);
-                self.group.apply_wake.notify();
+                self.short_of_room();
                 false
             }
         }
+    }
+
+    /// What is held can go once it is flushed and applied: now, not after the commit interval.
+    fn short_of_room(&self) {
+        self.group.order.lock().wants_space = true;
+        self.group.log_wake.notify();
+        self.group.apply_wake.notify();
     }
 
     fn place_copy(&self, c: &RegionCopy, p: &Pending) -> Result<(), Ended> {
@@ -393,6 +405,7 @@ impl Worker {
             (o.engine.head(), s.commit > before, ringless)
         };
         if burst.records && !ringless {
+            // Not here: the log's device may be stuck, and this thread must go on talking.
             self.group.log_wake.notify();
         }
         if moved || burst.copies || (burst.records && ringless) {

@@ -12,17 +12,22 @@ use super::{
     sync::{self, Job},
     worker::Worker,
 };
-use crate::reason::Reason;
+use crate::{group::order::Order, reason::Reason};
 use core::convert::Infallible;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    group::{SyncKind, Volume},
+    engine::position::LinkId,
+    group::{Mode, SyncKind, Volume},
     link::{
         copies::CopyItem,
         sender::{Send, Sender},
     },
     units::{Position, Seq, SECTOR_BYTES},
-    wire::{self, header::FLAG_IN_SYNC, Code, Envelope, Message, RegionCopy, SyncStart, WireError},
+    wire::{
+        self,
+        header::{FLAG_IN_SYNC, FLAG_STABLE},
+        Code, Envelope, Message, RegionCopy, SyncStart, WireError,
+    },
 };
 use replicate_linux::{clock, pages::PageBuf};
 use zerocopy::little_endian::U16;
@@ -47,8 +52,8 @@ pub(super) struct Session {
     pub(super) end_item: Option<u64>,
     /// Everything sent so far has been level with the head once.
     pub(super) was_level: bool,
-    /// The peer was told whether writers wait for it.
-    told_in_sync: bool,
+    /// What the peer was told of who waits for it, as flags.
+    told: u8,
     started: bool,
 }
 
@@ -72,7 +77,7 @@ impl Session {
             sync,
             end_item: None,
             was_level: false,
-            told_in_sync: false,
+            told: 0,
             started: false,
         }
     }
@@ -114,22 +119,17 @@ impl Worker {
     fn show_sent(&self, s: &Session) {
         let sent = s.sender.next_seq().prev();
         self.link.sent.store(sent.0, kernel::sync::atomic::Relaxed);
+        let mut o = self.group.order.lock();
+        if let Some(sink) = o.sinks.iter_mut().find(|s| s.id == self.link.id) {
+            sink.sent = sent;
+        }
     }
 
     /// What every message of this session says; `in_sync` is what the peer may rely on.
     fn session_envelope(&self, s: &mut Session) -> Envelope {
         let mut e = self.envelope();
-        let in_sync = {
-            let o = self.group.order.lock();
-            o.engine
-                .positions
-                .get(self.link.id)
-                .is_some_and(|p| p.in_sync)
-        };
-        if in_sync {
-            e.flags |= FLAG_IN_SYNC;
-        }
-        s.told_in_sync = in_sync;
+        s.told = flags(&self.group.order.lock(), self.link.id);
+        e.flags |= s.told;
         e
     }
 
@@ -141,8 +141,9 @@ impl Worker {
     }
 
     /// The peer learns at once that writers wait for it, or wait no more.
-    pub(super) fn tell_in_sync(&mut self, s: &mut Session, in_sync: bool) -> Result<(), Ended> {
-        if in_sync != s.told_in_sync && self.tx.has_room() {
+    pub(super) fn tell_who_waits(&mut self, s: &mut Session) -> Result<(), Ended> {
+        let now = flags(&self.group.order.lock(), self.link.id);
+        if now != s.told && self.tx.has_room() {
             self.heartbeat(s)?;
         }
         Ok(())
@@ -202,16 +203,13 @@ impl Worker {
     /// One record; `Go`: it is in the outbox.
     #[inline(never)]
     fn record(&mut self, s: &mut Session, seq: Seq) -> Result<Filled, Ended> {
-        let (held, epoch, commit, in_sync) = {
+        let (held, epoch, commit, flags) = {
             let o = self.group.order.lock();
             (
                 o.held(seq),
                 o.epochs.at(seq).0,
                 o.engine.commit(),
-                o.engine
-                    .positions
-                    .get(self.link.id)
-                    .is_some_and(|p| p.in_sync),
+                flags(&o, self.link.id),
             )
         };
         let (record, payload) = match held {
@@ -229,14 +227,14 @@ impl Worker {
             return self.commit_alone(s, commit);
         }
         let envelope = Envelope {
-            flags: if in_sync { FLAG_IN_SYNC } else { 0 },
+            flags,
             session: self.session,
             position: Position { epoch, seq },
             commit,
             time_ns: clock::wall_ns(),
             ..Envelope::default()
         };
-        s.told_in_sync = in_sync;
+        s.told = flags;
         self.tx
             .push(payload, |out| wire::encode_record(&envelope, &record, out))?;
         s.sender.record_sent(&record, commit);
@@ -382,6 +380,20 @@ impl Worker {
         s.end_item = None;
         s.sender.copies = None;
         Ok(())
+    }
+}
+
+/// What the peer must know of who waits for it.
+fn flags(o: &Order, link: LinkId) -> u8 {
+    match o.engine.positions.get(link) {
+        Some(p) if p.gates() => {
+            let in_sync = if p.in_sync { FLAG_IN_SYNC } else { 0 };
+            match p.mode {
+                Mode::Logged | Mode::Applied => in_sync | FLAG_STABLE,
+                Mode::Received | Mode::Async => in_sync,
+            }
+        }
+        Some(_) | None => 0,
     }
 }
 

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     event::{self, Code as Event, Severity},
-    group::{order::Phase, Group},
+    group::{
+        order::{Phase, Sink},
+        Group,
+    },
     reason::Reason,
 };
 use kernel::{
@@ -147,10 +150,13 @@ impl Worker {
         self.attempts = 0;
         let there = {
             let mut o = self.group.order.lock();
-            o.link_wakes.retain(|(id, _)| *id != self.link.id);
-            o.link_wakes
-                .push_within_capacity((self.link.id, self.wake.clone()))
-                .is_ok()
+            o.sinks.retain(|s| s.id != self.link.id);
+            let sink = Sink {
+                id: self.link.id,
+                wake: self.wake.clone(),
+                sent: Seq::NONE,
+            };
+            o.sinks.push_within_capacity(sink).is_ok()
         };
         if there {
             Ok(())
@@ -191,7 +197,7 @@ impl Worker {
         self.link.view.lock().sync = None;
         Ended::needs_sync(
             Reason::LogOverrun,
-            format_args!("the log is full of what the peer lacks, and was given up for it: use 'dmrepl sync --full' once the peer is back"),
+            format_args!("the log keeps no more what the peer lacks (it was full, or a volume got larger blocks): use 'dmrepl sync --full' once the peer is back"),
         )
     }
 
@@ -315,7 +321,7 @@ impl Worker {
         {
             let mut o = self.group.order.lock();
             o.engine.positions.disconnected(self.link.id);
-            o.link_wakes.retain(|(id, _)| *id != self.link.id);
+            o.sinks.retain(|s| s.id != self.link.id);
         }
         self.link.wants.store(u64::MAX, Relaxed);
         self.group.log_wake.notify();

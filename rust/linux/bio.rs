@@ -17,11 +17,13 @@
 //! task until `map()` has returned: submit and return, never submit and wait.
 
 mod kunit;
+mod loaded;
 mod queue;
 mod segments;
 mod sync;
 mod unit;
 
+pub use loaded::Loaded;
 pub(crate) use queue::IrqList;
 pub use queue::{CompletionQueue, Finished};
 pub(crate) use sync::{rw_buf_sync, rw_sync};
@@ -86,6 +88,14 @@ pub fn plugged<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: Started above.
     unsafe { bindings::blk_finish_plug(plug.get()) };
     result
+}
+
+/// Whether the task holds back what it submits, until it sleeps or ends its plug. Process context.
+pub fn is_plugged() -> bool {
+    // SAFETY: No requirements.
+    let current = unsafe { raw::current() };
+    // SAFETY: The current task is alive, and nobody else changes its plug.
+    !unsafe { (*current).plug }.is_null()
 }
 
 /// Binds a bio to a device, in the name of the root cgroup.

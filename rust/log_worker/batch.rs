@@ -1,83 +1,169 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Log writes and log flushes: what the core plans becomes I/O.
+//! Log writes: what the core plans becomes I/O.
 //!
 //! The descriptor, the payloads as they lie in the pool, and the padding to the block go out in one write. Nothing is
-//! allocated: a write that has a seq always gets logged.
+//! allocated: what a log write needs was made beforehand, four times, so a write that has a seq always gets logged.
+//!
+//! Whoever gives the order something to log starts it: a writer in `map()`, without waiting for a thread (the
+//! block layer submits it when `map()` returns), or the log worker when writes ended and others had gathered
+//! meanwhile. What is planned under the order lock is submitted outside it, so two log writes may reach the device in
+//! either order; the core's written prefix does not mind.
+//!
+//! Process context; never sleeps. What ends comes back to the log worker alone.
 
-use super::{BatchIo, Kind, LogWorker};
-use crate::refuse::Refusal;
-use kernel::{prelude::*, sync::atomic::Relaxed};
+use super::{Kind, MAX_SEGMENTS};
+use crate::group::{order::Order, Group};
+use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::{Log, Role},
-    group::Mode,
+    engine::Log,
     log::{
-        batch::{Builder, Run},
-        writer::Plan,
+        batch::{descriptor_bytes, Builder, Run},
+        format::MAX_BATCH_RECORDS,
+        writer::{Plan, MAX_IN_FLIGHT},
     },
+    units::{Bytes, EpochId, Record},
 };
 use replicate_linux::{
-    bio::{Flags, Segment},
-    clock,
+    bio::{CompletionQueue, Flags, IoUnit, Segment},
+    event::Event,
+    pages::{PageBuf, PagePool},
 };
 
-impl LogWorker {
-    /// Starts log writes as the core asks for them.
-    pub(super) fn batches(&mut self) {
-        while !self.units.is_empty() {
-            let plan = {
-                let mut o = self.group.order.lock();
-                let order = &mut **o;
-                let Some(plan) = order.engine.plan_batch(&order.epochs) else {
-                    return;
-                };
-                if let Some(io) = self.batches.get_mut(plan.id) {
-                    gather(&o, &plan, io);
-                }
-                plan
-            };
-            if let Err(e) = self.write(plan) {
-                self.group.order.lock().engine.batch_done(plan.id, false);
-                self.group.fail(Refusal::new(
-                    e,
-                    format_args!(
-                        "log batch of records {}..{} could not be built (error {})",
-                        plan.first,
-                        plan.last,
-                        e.to_errno()
-                    ),
-                ));
+/// Everything that one log write needs beside its bios.
+pub(crate) struct BatchIo {
+    descriptor: PageBuf,
+    bytes: KVVec<u8>,
+    payloads: KVec<Arc<PageBuf>>,
+    records: KVec<Record>,
+}
+
+impl BatchIo {
+    fn new(pool: &Arc<PagePool>, block: u32) -> Result<KBox<BatchIo>> {
+        let descriptor = descriptor_bytes(MAX_BATCH_RECORDS, block) as usize;
+        let io = BatchIo {
+            descriptor: pool.try_take(descriptor).ok_or(ENOMEM)?,
+            bytes: crate::srl::zeroed(descriptor)?,
+            payloads: KVec::with_capacity(MAX_BATCH_RECORDS as usize, GFP_KERNEL)?,
+            records: KVec::with_capacity(MAX_BATCH_RECORDS as usize, GFP_KERNEL)?,
+        };
+        Ok(KBox::new(io, GFP_KERNEL)?)
+    }
+
+    /// The write ended: its payloads may go.
+    pub(super) fn clear(&mut self) {
+        self.payloads.clear();
+    }
+}
+
+/// A log write that waits to be used.
+pub(crate) type FreeBatch = (IoUnit<Kind>, KBox<BatchIo>);
+
+/// As many log writes as may be in flight. May sleep.
+pub(crate) fn free_batches(pool: &Arc<PagePool>, block: u32) -> Result<KVec<FreeBatch>> {
+    let mut free = KVec::with_capacity(MAX_IN_FLIGHT, GFP_KERNEL)?;
+    for _ in 0..MAX_IN_FLIGHT {
+        let one = (IoUnit::new(MAX_SEGMENTS)?, BatchIo::new(pool, block)?);
+        free.push(one, GFP_KERNEL)?;
+    }
+    Ok(free)
+}
+
+/// What all log writes of a group share.
+pub(crate) struct LogIo {
+    /// Where log writes and flushes come back; it wakes the log worker.
+    pub(super) queue: CompletionQueue<Kind>,
+    pad: PageBuf,
+}
+
+impl LogIo {
+    /// For a log of `block`-byte blocks. May sleep.
+    pub(crate) fn new(pool: &Arc<PagePool>, block: u32, wake: Arc<Event>) -> Result<LogIo> {
+        let mut pad = pool.try_take(block as usize).ok_or(ENOMEM)?;
+        pad.zero_range(0, block as usize)?;
+        Ok(LogIo {
+            queue: CompletionQueue::new(wake)?,
+            pad,
+        })
+    }
+}
+
+/// A log write that was planned.
+struct Batch {
+    plan: Plan,
+    offset: Bytes,
+    lap: u64,
+    epoch: (EpochId, u32),
+    unit: IoUnit<Kind>,
+    io: KBox<BatchIo>,
+}
+
+impl Group {
+    /// Starts log writes as the core asks for them. No lock may be held.
+    pub(crate) fn start_batches(&self) {
+        while let Some(batch) = self.next_batch() {
+            let (id, first, last) = (batch.plan.id, batch.plan.first, batch.plan.last);
+            if let Err(e) = self.write_batch(batch) {
+                let mut o = self.order.lock();
+                o.engine.batch_done(id, false);
+                o.unbuilt = Some((first, last, e));
+                drop(o);
+                // It may sleep, and says it.
+                self.log_wake.notify();
                 return;
             }
         }
     }
 
-    fn write(&mut self, plan: Plan) -> Result {
-        let identity = self.group.identity();
-        let block = self.group.srl.block();
-        let (offset, lap, (epoch, epoch_index)) = {
-            let o = self.group.order.lock();
-            let Log::Ring(w) = &o.engine.log else {
-                return Err(EINVAL);
-            };
-            let place = plan.place;
-            (
-                w.ring.offset(place),
-                w.ring.lap(place),
-                o.epochs.at(plan.first),
-            )
+    fn next_batch(&self) -> Option<Batch> {
+        let mut o = self.order.lock();
+        let order = &mut **o;
+        let (unit, mut io) = order.free_batches.pop()?;
+        let Some(plan) = order.engine.plan_batch(&order.epochs) else {
+            order.free_batch((unit, io));
+            return None;
         };
+        gather(order, &plan, &mut io);
+        let (offset, lap) = match &order.engine.log {
+            Log::Ring(w) => (w.ring.offset(plan.place), w.ring.lap(plan.place)),
+            // It plans nothing.
+            Log::NoRing(_) => (Bytes(0), 0),
+        };
+        Some(Batch {
+            offset,
+            lap,
+            epoch: order.epochs.at(plan.first),
+            plan,
+            unit,
+            io,
+        })
+    }
+
+    fn write_batch(&self, batch: Batch) -> Result {
+        let Batch {
+            plan,
+            offset,
+            lap,
+            epoch: (epoch, epoch_index),
+            unit,
+            mut io,
+        } = batch;
         let run = Run {
-            group: identity.uuid,
+            group: self.identity().uuid,
             epoch,
             epoch_index,
             first_seq: plan.first,
             chain: plan.chain,
-            block,
+            block: self.srl.block(),
         };
-        let io = self.batches.get_mut(plan.id).ok_or(EINVAL)?;
-        let mut builder = Builder::new(&mut io.bytes, run).map_err(|_| EINVAL)?;
-        for r in io.records.iter() {
+        let BatchIo {
+            descriptor: page,
+            bytes,
+            records,
+            ..
+        } = &mut *io;
+        let mut builder = Builder::new(bytes, run).map_err(|_| EINVAL)?;
+        for r in records.iter() {
             builder.push(r).map_err(|_| EINVAL)?;
         }
         let built = builder
@@ -87,14 +173,12 @@ impl LogWorker {
         if built.head.length != plan.length {
             return Err(EINVAL);
         }
-        io.descriptor
-            .write_at(0, io.bytes.get(..descriptor).ok_or(EINVAL)?)?;
+        page.write_at(0, bytes.get(..descriptor).ok_or(EINVAL)?)?;
         let payload: usize = io.payloads.iter().map(|p| p.len()).sum();
         let pad = (plan.length.0 as usize).saturating_sub(descriptor + payload);
-        let sector = self.group.srl.ring_sector(offset);
         let flags = if plan.fua { Flags::FUA } else { Flags::NONE };
-        self.group.stats.batches.add(1);
-        self.group.stats.log_bytes.add(plan.length.0);
+        self.stats.batches.add(1);
+        self.stats.log_bytes.add(plan.length.0);
         let head = Segment {
             buf: &io.descriptor,
             offset: 0,
@@ -106,62 +190,25 @@ impl LogWorker {
             len: p.len(),
         });
         let tail = (pad > 0).then_some(Segment {
-            buf: &self.pad,
+            buf: &self.log_io.pad,
             offset: 0,
             len: pad,
         });
-        let unit = self.units.pop().ok_or(ENOMEM)?;
-        unit.write(
-            self.group.srl.dev(),
-            sector,
+        let all = Iterator::chain(Iterator::chain(core::iter::once(head), body), tail);
+        unit.load(self.srl.dev(), all).write(
+            self.srl.dev(),
+            self.srl.ring_sector(offset),
             flags,
-            Iterator::chain(Iterator::chain(core::iter::once(head), body), tail),
             plan.id as u64,
-            Kind::Batch,
-            &self.queue,
+            Kind::Batch(io),
+            &self.log_io.queue,
         );
         Ok(())
-    }
-
-    /// Starts a log flush where someone waits for one.
-    pub(super) fn flush(&mut self) {
-        let Some(unit) = self.flush.take() else {
-            return;
-        };
-        let wanted = {
-            let mut o = self.group.order.lock();
-            o.engine.demand_fua();
-            let age = clock::monotonic_ns().saturating_sub(o.uncommitted_since);
-            let s = &self.group.settings;
-            let interval = u64::from(s.commit_interval_ms.load(Relaxed)) * 1_000_000;
-            let due = o.uncommitted_since != 0 && age >= interval
-                || o.uncommitted_bytes >= s.commit_bytes.load(Relaxed)
-                || o.wants_space
-                || o.engine
-                    .positions
-                    .iter()
-                    .any(|(_, l)| l.in_sync && l.mode == Mode::Applied)
-                || o.engine.role() == Role::Secondary;
-            if due {
-                o.engine.demand_all();
-            }
-            if o.engine.commit() >= o.engine.head() {
-                o.uncommitted_since = 0;
-                o.uncommitted_bytes = 0;
-            }
-            o.engine.plan_flush()
-        };
-        if wanted {
-            self.group.stats.flushes.add(1);
-            unit.flush(self.group.srl.dev(), 0, Kind::Flush, &self.queue);
-        } else {
-            self.flush = Some(unit);
-        }
     }
 }
 
 /// Collects the records and payload references of a batch. Under the order lock; allocates nothing.
-fn gather(o: &crate::group::order::Order, plan: &Plan, io: &mut BatchIo) {
+fn gather(o: &Order, plan: &Plan, io: &mut BatchIo) {
     io.records.clear();
     io.payloads.clear();
     let mut seq = plan.first;

@@ -151,7 +151,8 @@ impl<M: Memory> Engine<M> {
     ///
     /// Never one that writers wait for, see [`Position::may_be_given_up`](super::position::Position::may_be_given_up).
     pub fn link_to_give_up(&self) -> Option<LinkId> {
-        let Log::Ring(w) = &self.log else {
+        // A secondary keeps nothing for anybody.
+        let (Log::Ring(w), Role::Primary) = (&self.log, self.role) else {
             return None;
         };
         let largest = worst_case_bytes(MAX_RECORD_BYTES, w.ring.block());

@@ -20,7 +20,7 @@ pub const MAX_LINKS: usize = 32;
 pub struct LinkId(pub u8);
 
 /// One link's positions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     /// What completes writes while in-sync.
     pub mode: Mode,
@@ -32,8 +32,11 @@ pub struct Position {
     pub applied: Seq,
     /// On the peer's stable storage and below our commit point, ever: what the log must keep is above it.
     pub kept: Seq,
-    /// Writers wait for this link.
+    /// Everything that completed is there, at the level of the mode, and writers wait for this link.
     pub in_sync: bool,
+    /// Writers wait for it already, so that it can become in-sync while they go on: it is once it has
+    /// everything up to here.
+    pub closing: Option<Seq>,
     /// The log does not hold what this link needs; it pins nothing.
     pub needs_sync: bool,
     /// A synchronisation runs: the replica is inconsistent, so the link is not in-sync however level it is.
@@ -81,6 +84,7 @@ impl Positions {
                 applied: Seq::NONE,
                 kept: kept.unwrap_or(Seq::NONE),
                 in_sync: false,
+                closing: None,
                 needs_sync: kept.is_none(),
                 syncing: false,
                 live: false,
@@ -105,6 +109,7 @@ impl Positions {
         if let Some(l) = self.get_mut(id) {
             l.mode = mode;
             l.in_sync = false;
+            l.closing = None;
         }
     }
 
@@ -113,6 +118,7 @@ impl Positions {
         if let Some(l) = self.get_mut(id) {
             (l.received, l.logged, l.applied) = (received, logged, applied);
             l.in_sync = false;
+            l.closing = None;
             l.live = true;
         }
     }
@@ -123,22 +129,23 @@ impl Positions {
         match self.get_mut(id) {
             Some(l) => {
                 (l.live, l.owed) = (false, Seq::NONE);
+                l.closing = None;
                 core::mem::replace(&mut l.in_sync, false)
             }
             None => false,
         }
     }
 
-    /// An acknowledgement of this session. Returns `true` when the link became in-sync by it.
+    /// An acknowledgement of this session. Follow it with [`Self::catch_up`].
     pub fn acknowledged(
         &mut self,
         id: LinkId,
         (received, logged, applied): (Seq, Seq, Seq),
         head: Seq,
         commit: Seq,
-    ) -> bool {
+    ) {
         let Some(l) = self.get_mut(id) else {
-            return false;
+            return;
         };
         // Nobody can hold what has no seq yet.
         l.received = l.received.max(received.min(head));
@@ -150,12 +157,27 @@ impl Positions {
         } else if l.kept >= l.owed {
             l.owed = Seq::NONE;
         }
-        let level = !l.needs_sync && !l.syncing && l.level() >= head;
-        if !l.in_sync && l.mode != Mode::Async && level {
-            l.in_sync = true;
-            return true;
+    }
+
+    /// Brings a link in-sync, or on the way to it. `true`: it became in-sync. `near`: it lacks little.
+    ///
+    /// Under a load that does not pause no acknowledgement ever finds a peer level with the head: it is always a
+    /// round trip behind. So a link that is near makes writers wait first. What completed before that is
+    /// at most today's head; once the peer has that, it has everything that ever completed (P2).
+    pub fn catch_up(&mut self, id: LinkId, head: Seq, near: bool) -> bool {
+        let Some(l) = self.get_mut(id) else {
+            return false;
+        };
+        if l.in_sync || l.mode == Mode::Async || l.needs_sync || l.syncing {
+            return false;
         }
-        false
+        if l.level() >= l.closing.unwrap_or(head) {
+            l.in_sync = true;
+            l.closing = None;
+        } else if near && l.closing.is_none() {
+            l.closing = Some(head);
+        }
+        l.in_sync
     }
 
     /// The log no longer keeps anything for this link (durable with the next superblock).
@@ -164,6 +186,7 @@ impl Positions {
             l.needs_sync = true;
             l.syncing = false;
             l.in_sync = false;
+            l.closing = None;
         }
     }
 
@@ -173,6 +196,7 @@ impl Positions {
             l.needs_sync = false;
             l.syncing = syncing;
             l.in_sync = false;
+            l.closing = None;
             l.kept = from;
             (l.received, l.logged, l.applied) = (from, from, from);
         }
@@ -202,12 +226,12 @@ impl Positions {
         }
     }
 
-    /// How far writes may complete as far as in-sync links are concerned.
+    /// How far writes may complete as far as links that they wait for are concerned.
     pub fn sync_limit(&self) -> Seq {
         self.links
             .iter()
             .flatten()
-            .filter(|l| l.in_sync)
+            .filter(|l| l.gates())
             .map(Position::level)
             .min()
             .unwrap_or(Seq(u64::MAX))
@@ -251,7 +275,12 @@ impl Position {
     /// again, and be overtaken again. Both end with the session.
     pub fn may_be_given_up(&self) -> bool {
         let paces = self.live && (self.syncing || self.owed > self.kept);
-        !(self.needs_sync || self.in_sync || paces)
+        !(self.needs_sync || self.gates() || paces)
+    }
+
+    /// Writers wait for this link.
+    pub fn gates(&self) -> bool {
+        self.in_sync || self.closing.is_some()
     }
 
     /// The acknowledgement that this link's mode waits for.
@@ -269,6 +298,27 @@ impl Position {
 #[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_becomes_in_sync_under_a_load_that_never_pauses() {
+        let id = LinkId(0);
+        let mut p = Positions::default();
+        p.set(id, Mode::Received, Some(Seq(0)));
+        p.session(id, Seq(0), Seq(0), Seq(0));
+        let mut ack = |to, head, near| {
+            p.acknowledged(id, (Seq(to), Seq(0), Seq(0)), Seq(head), Seq(0));
+            (p.catch_up(id, Seq(head), near), p.sync_limit())
+        };
+        // Far behind: nobody waits.
+        assert_eq!(ack(10, 9000, false), (false, Seq(u64::MAX)));
+        // Near: writers wait from here on, and what was there then is still to come.
+        assert_eq!(ack(8990, 9010, true), (false, Seq(8990)));
+        assert_eq!(ack(9009, 9030, true), (false, Seq(9009)));
+        assert_eq!(ack(9010, 9040, true), (true, Seq(9010)));
+        assert_eq!(ack(9020, 9050, true), (false, Seq(9020)));
+        assert!(p.disconnected(id));
+        assert_eq!(p.sync_limit(), Seq(u64::MAX));
+    }
 
     #[test]
     fn a_full_log_paces_writers_for_a_sync_that_goes_on() {

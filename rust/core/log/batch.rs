@@ -88,10 +88,17 @@ impl BatchHead {
 /// Where the CRC lies in a descriptor, and where it ends.
 const CRC_AT: (usize, usize) = (12, 16);
 
-/// CRC of a descriptor, whatever its CRC field holds.
-fn descriptor_crc(group: &GroupUuid, epoch: &EpochId, descriptor: &[u8]) -> u32 {
-    let before = descriptor.get(..CRC_AT.0).unwrap_or(&[]);
-    let after = descriptor.get(CRC_AT.1..).unwrap_or(&[]);
+/// Bytes of a descriptor that say something; those that follow are zero.
+const fn used_bytes(count: u32) -> usize {
+    (count as usize)
+        .saturating_mul(RECORD_BYTES)
+        .saturating_add(BATCH_HEADER_BYTES)
+}
+
+/// CRC of the used part of a descriptor, whatever its CRC field holds.
+fn descriptor_crc(group: &GroupUuid, epoch: &EpochId, used: &[u8]) -> u32 {
+    let before = used.get(..CRC_AT.0).unwrap_or(&[]);
+    let after = used.get(CRC_AT.1..).unwrap_or(&[]);
     let seed = crc32c(crc32c(0, &group.0), &epoch.0);
     crc32c(crc32c(crc32c(seed, before), &[0; 4]), after)
 }

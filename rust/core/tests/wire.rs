@@ -17,7 +17,7 @@ use replicate_core::{
             decode_proof, decode_refusal, encode_proof, encode_refusal, macs_match, transcript,
         },
         Clear, Code, Credit, Decoder, End, Envelope, Header, Hello, Incoming, Kind, Message,
-        Progress, Refusal, RegionCopy, StateHead, SyncStart, WelcomeHead, WireError,
+        Progress, Refusal, RegionCopy, Start, StateHead, SyncStart, WelcomeHead, WireError,
         CLEAR_REFUSAL_BYTES, DATA_MESSAGE_HEAD_BYTES, HEADER_BYTES, HELLO_BYTES, MAX_CONTROL,
         MAX_DATA, PROOF_BYTES,
     },
@@ -231,8 +231,12 @@ fn welcome_head() -> impl Strategy<Value = WelcomeHead> {
                 fork: p[0],
                 fork_chain,
                 head: p[1],
-                sync: b[0] && !b[1],
-                assume_clean: b[1],
+                start: match b {
+                    [false, false] => Start::Resume,
+                    [true, false] => Start::SyncGoesOn,
+                    [true, true] => Start::SyncBegins,
+                    [false, true] => Start::AssumeClean,
+                },
             }
         })
 }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `dmRm` |
 //! | 4 | 1 | type |
-//! | 5 | 1 | flags: 1 sent again, 2 the primary's writers wait for this peer |
+//! | 5 | 1 | flags: 1 sent again, 2 the primary's writers wait for this peer, 4 until it is durable there |
 //! | 6 | 2 | connection index |
 //! | 8 | 4 | length of what follows the header: control part and data |
 //! | 12 | 4 | CRC32C of the header, seeded with the session id, this field zero |
@@ -38,7 +38,9 @@ const MAGIC: [u8; 4] = *b"dmRm";
 pub const FLAG_AGAIN: u8 = 1;
 /// From a primary: its writers wait for this peer's acknowledgements.
 pub const FLAG_IN_SYNC: u8 = 2;
-const FLAGS: u8 = FLAG_AGAIN | FLAG_IN_SYNC;
+/// ... and not before it is on the peer's stable storage (mode `logged` or `applied`): the log is flushed at once.
+pub const FLAG_STABLE: u8 = 4;
+const FLAGS: u8 = FLAG_AGAIN | FLAG_IN_SYNC | FLAG_STABLE;
 
 numbered! {
     /// Type of a message.

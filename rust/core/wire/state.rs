@@ -77,17 +77,57 @@ pub struct WelcomeHead {
     pub fork_chain: Option<Chain>,
     /// The primary's newest record.
     pub head: Position,
-    /// Region copies will come.
-    pub sync: bool,
+    /// How it begins.
+    pub start: Start,
+}
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// The replica is consistent and its history goes on.
+    #[default]
+    Resume,
+    /// A synchronisation that an earlier session began goes on: region copies will come.
+    SyncGoesOn,
+    /// A synchronisation begins: the replica is inconsistent from now on, region copies will come.
+    SyncBegins,
     /// The volumes are declared equal as of `fork`.
-    pub assume_clean: bool,
+    AssumeClean,
+}
+
+impl Start {
+    /// Region copies will come.
+    pub fn is_sync(self) -> bool {
+        match self {
+            Start::SyncGoesOn | Start::SyncBegins => true,
+            Start::Resume | Start::AssumeClean => false,
+        }
+    }
+
+    fn flags(self) -> u16 {
+        match self {
+            Start::Resume => 0,
+            Start::SyncGoesOn => FLAG_SYNC,
+            Start::SyncBegins => FLAG_SYNC | FLAG_ANEW,
+            Start::AssumeClean => FLAG_ANEW,
+        }
+    }
+
+    fn from_flags(flags: u16) -> Start {
+        match (flags & FLAG_SYNC != 0, flags & FLAG_ANEW != 0) {
+            (false, false) => Start::Resume,
+            (true, false) => Start::SyncGoesOn,
+            (true, true) => Start::SyncBegins,
+            (false, true) => Start::AssumeClean,
+        }
+    }
 }
 
 const FLAG_RING: u16 = 1;
 const FLAG_REDO: u16 = 2;
 const FLAG_SYNC_END: u16 = 4;
 const FLAG_SYNC: u16 = 1;
-const FLAG_ASSUME_CLEAN: u16 = 2;
+const FLAG_ANEW: u16 = 2;
 const FLAG_FORK_CHAIN: u16 = 4;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -307,7 +347,7 @@ impl<'a> Welcome<'a> {
         zero(&raw.reserved_b)?;
         zero(&raw.reserved)?;
         let flags = raw.flags.get();
-        let known = FLAG_SYNC | FLAG_ASSUME_CLEAN | FLAG_FORK_CHAIN;
+        let known = FLAG_SYNC | FLAG_ANEW | FLAG_FORK_CHAIN;
         must(flags & !known == 0, "flags of a welcome")?;
         let fork_chain = flags & FLAG_FORK_CHAIN != 0;
         must(fork_chain || raw.fork_chain.get() == 0, "chain at the fork")?;
@@ -320,12 +360,10 @@ impl<'a> Welcome<'a> {
             fork: raw.fork.get(),
             fork_chain: fork_chain.then(|| Chain(raw.fork_chain.get())),
             head: raw.head.get(),
-            sync: flags & FLAG_SYNC != 0,
-            assume_clean: flags & FLAG_ASSUME_CLEAN != 0,
+            start: Start::from_flags(flags),
         };
         check_group(&head.group, &head.group_name, true)?;
         must(head.session != 0, "session id")?;
-        must(!(head.sync && head.assume_clean), "flags of a welcome")?;
         must(
             head.resume.0 > 0 && head.resume <= head.head.seq.next(),
             "first record to send",
@@ -418,12 +456,7 @@ pub fn encode_welcome(
         session: head.session.into(),
         group: head.group.0,
         group_name: head.group_name,
-        flags: (if head.sync { FLAG_SYNC } else { 0 }
-            | if head.assume_clean {
-                FLAG_ASSUME_CLEAN
-            } else {
-                0
-            }
+        flags: (head.start.flags()
             | if head.fork_chain.is_some() {
                 FLAG_FORK_CHAIN
             } else {

@@ -4,6 +4,7 @@
 
 use super::{
     bind_root,
+    loaded::Loaded,
     queue::{CompletionQueue, IrqList},
     segments::{Cut, Segments},
     Flags,
@@ -116,7 +117,7 @@ impl<T: Send + 'static> IoUnit<T> {
     /// inside the device.
     #[allow(clippy::too_many_arguments)]
     pub fn write<'a>(
-        mut self,
+        self,
         dev: &Arc<BlockDevice>,
         sector: u64,
         flags: Flags,
@@ -125,6 +126,16 @@ impl<T: Send + 'static> IoUnit<T> {
         keep: T,
         queue: &CompletionQueue<T>,
     ) {
+        self.load(dev, segments)
+            .write(dev, sector, flags, tag, keep, queue);
+    }
+
+    /// The first half of [`IoUnit::write`]: afterwards what the segments borrow may travel as the payload `T`.
+    pub fn load<'a>(
+        mut self,
+        dev: &Arc<BlockDevice>,
+        segments: impl IntoIterator<Item = Segment<'a>>,
+    ) -> Loaded<T> {
         let block = dev.logical_block_size() as usize;
         let inner = self.inner();
         let mut ready = Ok(());
@@ -133,9 +144,7 @@ impl<T: Send + 'static> IoUnit<T> {
                 ready = inner.add_range(s.buf, s.offset, s.len, block);
             }
         }
-        let opf = bindings::req_op_REQ_OP_WRITE | flags.bits();
-        let ready = ready.and_then(|()| inner.prepare_data(dev, opf, sector));
-        self.submit(dev, ready, tag, keep, queue);
+        Loaded::new(self, ready)
     }
 
     /// Reads `len` bytes from `sector` on into `buf`, which comes back with the result.
@@ -217,13 +226,13 @@ impl<T: Send + 'static> IoUnit<T> {
         self.submit(dev, ready, tag, keep, queue);
     }
 
-    fn inner(&mut self) -> &mut Inner<T> {
+    pub(super) fn inner(&mut self) -> &mut Inner<T> {
         // SAFETY: By the type invariant it is ours alone.
         unsafe { self.0.as_mut() }
     }
 
     /// Sends off what was prepared; or, if that failed, gives it back at once through the queue.
-    fn submit(
+    pub(super) fn submit(
         mut self,
         dev: &Arc<BlockDevice>,
         ready: Result,
@@ -366,7 +375,12 @@ impl<T> Inner<T> {
     }
 
     /// Makes the bios for the ranges that were added.
-    fn prepare_data(&mut self, dev: &BlockDevice, opf: bindings::blk_opf_t, sector: u64) -> Result {
+    pub(super) fn prepare_data(
+        &mut self,
+        dev: &BlockDevice,
+        opf: bindings::blk_opf_t,
+        sector: u64,
+    ) -> Result {
         self.segments.finish()?;
         if self.segments.cuts().is_empty() {
             return Err(EINVAL);

@@ -6,7 +6,7 @@ use core::fmt;
 
 use zerocopy::IntoBytes as _;
 
-use super::{batch_bytes, descriptor_bytes, descriptor_crc, BatchHead, CRC_AT};
+use super::{batch_bytes, descriptor_bytes, descriptor_crc, used_bytes, BatchHead, CRC_AT};
 use crate::{
     log::format::{
         is_block, BatchHeader, BATCH_HEADER_BYTES, BATCH_MAGIC, MAX_BATCH_BYTES, MAX_BATCH_RECORDS,
@@ -158,10 +158,10 @@ impl<'a> Builder<'a> {
             .buffer
             .get_mut(..size as usize)
             .ok_or(BuildError::Room)?;
-        let used = (self.count as usize).saturating_mul(RECORD_BYTES);
-        if let Some(rest) = descriptor.get_mut(BATCH_HEADER_BYTES.saturating_add(used)..) {
-            rest.fill(0);
-        }
+        let (used, padding) = descriptor
+            .split_at_mut_checked(used_bytes(self.count))
+            .ok_or(BuildError::Room)?;
+        padding.fill(0);
         let header = BatchHeader {
             magic: BATCH_MAGIC,
             version: (VERSION as u16).into(),
@@ -178,14 +178,10 @@ impl<'a> Builder<'a> {
             descriptor: size.into(),
             reserved: [0; 48],
         };
-        let place = descriptor
-            .get_mut(..BATCH_HEADER_BYTES)
-            .ok_or(BuildError::Room)?;
+        let place = used.get_mut(..BATCH_HEADER_BYTES).ok_or(BuildError::Room)?;
         place.copy_from_slice(header.as_bytes());
-        let crc = descriptor_crc(&self.run.group, &self.run.epoch, descriptor);
-        let place = descriptor
-            .get_mut(CRC_AT.0..CRC_AT.1)
-            .ok_or(BuildError::Room)?;
+        let crc = descriptor_crc(&self.run.group, &self.run.epoch, used);
+        let place = used.get_mut(CRC_AT.0..CRC_AT.1).ok_or(BuildError::Room)?;
         place.copy_from_slice(&crc.to_le_bytes());
         let head = BatchHead {
             offset,
@@ -311,6 +307,19 @@ mod tests {
             Head::parse(&[0; 4096], &place()).err(),
             Some(BadBatch::NotABatch)
         );
+    }
+
+    #[test]
+    fn a_batch_of_which_a_sector_was_torn_off_is_not_believed() {
+        let mut buffer = [0u8; 4096];
+        assert!(build(&mut buffer).is_ok());
+        for at in [0, 12, 200, 512, 4095] {
+            buffer[at] ^= 0x10;
+            assert!(Head::parse(&buffer, &place()).is_err());
+            buffer[at] ^= 0x10;
+        }
+        buffer[512] = 1;
+        assert_eq!(Head::parse(&buffer, &place()).err(), Some(BadBatch::Crc));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Believing a batch: every byte of the descriptor is covered by its CRC, then every field checked.
+//! Believing a batch: the used part of the descriptor is covered by its CRC, the rest must be zero (a sector of
+//! it that is not was torn off); then every field is checked.
 //!
 //! What is checked here is true of a batch by itself at its place in a ring of a group. Whether it
 //! is the *expected* one (seq, epoch, lap, chain) is decided by the recovery scan.
@@ -9,7 +10,7 @@ use core::fmt;
 
 use zerocopy::FromBytes as _;
 
-use super::{batch_bytes, descriptor_bytes, descriptor_crc, BatchHead};
+use super::{batch_bytes, descriptor_bytes, descriptor_crc, used_bytes, BatchHead};
 use crate::{
     log::format::{
         is_block, BatchHeader, BATCH_HEADER_BYTES, BATCH_MAGIC, MAX_BATCH_BYTES, MAX_BATCH_RECORDS,
@@ -108,7 +109,12 @@ impl<'a> Head<'a> {
             return Err(BadBatch::Short { need: descriptor });
         };
         let epoch = EpochId(h.epoch);
-        if descriptor_crc(&place.group, &epoch, covered) != h.crc.get() {
+        let (used, padding) = covered
+            .split_at_checked(used_bytes(count))
+            .ok_or(BadBatch::Count)?;
+        if descriptor_crc(&place.group, &epoch, used) != h.crc.get()
+            || padding.iter().any(|b| *b != 0)
+        {
             return Err(BadBatch::Crc);
         }
         if h.descriptor.get() != descriptor {
@@ -125,14 +131,7 @@ impl<'a> Head<'a> {
         if durable >= first_seq || first_seq.0.checked_add(u64::from(count)).is_none() {
             return Err(BadBatch::Seq);
         }
-        let used = (count as usize).saturating_mul(RECORD_BYTES);
-        let (records, padding) = covered
-            .get(BATCH_HEADER_BYTES..)
-            .and_then(|b| b.split_at_checked(used))
-            .ok_or(BadBatch::Count)?;
-        if padding.iter().any(|b| *b != 0) {
-            return Err(BadBatch::Reserved);
-        }
+        let records = used.get(BATCH_HEADER_BYTES..).ok_or(BadBatch::Count)?;
         let mut head = Head {
             batch: BatchHead {
                 offset: place.offset,
