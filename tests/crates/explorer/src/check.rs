@@ -174,7 +174,7 @@ impl World {
             return Ok(());
         }
         let mut first = None;
-        for hist in std::iter::once(hist).chain(self.ghost.pasts.iter().map(|h| &**h)) {
+        for hist in std::iter::once(hist).chain(self.ghost.pasts.iter().map(|p| &*p.hist)) {
             match self.true_past(cfg, s, hist) {
                 Ok(()) => return Ok(()),
                 Err(e) => first = first.or(Some(e)),
@@ -278,7 +278,7 @@ impl World {
         let on = s.on();
         let applied = on.eng.applier.applied();
         let chosen = std::iter::once(&self.ghost.hist)
-            .chain(self.ghost.pasts.iter().map(|h| &**h))
+            .chain(self.ghost.pasts.iter().map(|p| &*p.hist))
             .find(|hist| {
                 // Its volumes, and what it still replays.
                 let mut now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
@@ -305,10 +305,15 @@ impl World {
             ));
         };
         let received = cfg.mode == replicate_core::group::Mode::Received;
-        if end < self.ghost.synced && !(received && self.ghost.forgot) {
+        // What completed in-sync in the history that the replica followed: the primary's, as of the last of
+        // its recoveries that the replica has learnt of. The newest epoch is the takeover's own, if it began one.
+        let own = usize::from(new_epoch(end).is_some());
+        let known = s.sb.line.iter().rev().nth(own).map_or(0, |e| e.0);
+        let unheard = self.ghost.pasts.iter().find(|p| p.epoch > known);
+        let synced = unheard.map_or(self.ghost.synced, |p| p.synced);
+        if end < synced && !(received && self.ghost.forgot) {
             return broken(format!(
-                "P3: {} completed in-sync, the takeover ends at {end}",
-                self.ghost.synced
+                "P3: {synced} completed in-sync, the takeover ends at {end}"
             ));
         }
         self.old_primary_returns(hist, end)

@@ -14,6 +14,7 @@ pub mod config;
 pub mod crash;
 pub mod disk;
 pub mod event;
+pub mod ghost;
 pub mod host;
 pub mod link;
 pub mod meet;

@@ -267,7 +267,6 @@ impl World {
                 on.eng.sync_end_told(end, items);
             }
             Msg::Ack(acks, copies, consistent) => {
-                let (head, commit) = (on.eng.head(), on.eng.commit());
                 if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
                     c.acknowledged(copies);
                 }
@@ -278,7 +277,11 @@ impl World {
                     on.eng.positions.sync_ended(LINK);
                 }
                 let positions = (acks.received, acks.logged, acks.applied);
-                on.eng.positions.acknowledged(LINK, positions, head, commit);
+                if on.eng.acknowledged(LINK, positions) {
+                    // In-sync means that all that ever completed is there, however it completed.
+                    let (published, session) = (on.eng.flush_target(), on.session);
+                    self.completed_in_sync(cfg, published, session)?;
+                }
             }
         }
         Ok(true)

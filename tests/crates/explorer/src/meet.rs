@@ -121,7 +121,9 @@ impl World {
         }
         let on = h.on();
         if let Some((start, chain)) = w.restart {
-            if on.eng.applier.round().is_some() || !on.eng.copies.is_empty() {
+            // The applier stands still: no round, copy or checkpoint is in progress.
+            let checkpoints = on.checkpoint.is_some();
+            if on.eng.applier.round().is_some() || !on.eng.copies.is_empty() || checkpoints {
                 return Ok(false);
             }
             let mut sb = h.sb.clone();

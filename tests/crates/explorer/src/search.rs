@@ -5,6 +5,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasherDefault, Hash, Hasher},
+    panic::{catch_unwind, AssertUnwindSafe},
 };
 
 use replicate_core::engine::Role;
@@ -409,9 +410,11 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
 }
 
 /// Walks at random, `walks` times, each until nothing can happen or `deep` steps.
-pub fn wander(cfg: &Config, mut seed: u64, walks: usize, deep: usize) -> Report {
+pub fn wander(cfg: &Config, seed: u64, walks: usize, deep: usize) -> Report {
     let mut seen = Seen::default();
     let mut report = Report::new();
+    // Small seeds differ in a few bits only, and 0 would stay 0.
+    let mut seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd1b5_4a32_d192_ed03;
     let mut roll = move |n: usize| {
         seed ^= seed << 13;
         seed ^= seed >> 7;
@@ -436,7 +439,9 @@ pub fn wander(cfg: &Config, mut seed: u64, walks: usize, deep: usize) -> Report 
             while next.is_none() && !events.is_empty() {
                 let ev = events.swap_remove(roll(events.len()));
                 report.steps += 1;
-                match world.after(cfg, ev) {
+                // What panics has a way that led there, too.
+                let after = catch_unwind(AssertUnwindSafe(|| world.after(cfg, ev)));
+                match after.unwrap_or_else(|_| Err("it panicked, see above".into())) {
                     Ok(n) => next = n.map(|w| (ev, w)),
                     Err(text) => {
                         path.push(ev);

@@ -13,8 +13,9 @@ use replicate_core::{
 
 use crate::{
     config::{Config, Op, Peer},
-    disk::{Block, LogDev, Sb, Value, BLANK, GARBAGE},
+    disk::{Block, LogDev, Sb, BLANK, GARBAGE},
     event::{side, Ev},
+    ghost::{Ghost, Past},
     host::{wid, Host, Why, LINK},
     link::{Msg, Welcome},
 };
@@ -43,40 +44,6 @@ pub struct World {
     /// To the secondary, to the primary: session and message.
     pub wires: [Vec<(u8, Msg)>; 2],
     pub ghost: Ghost,
-}
-
-/// What only the judge knows.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Ghost {
-    /// The primary's order.
-    pub hist: Vec<Record>,
-    /// Orders that the primary lost the end of.
-    pub pasts: Vec<Rc<Vec<Record>>>,
-    /// Writes that the application saw complete.
-    pub completed: u16,
-    /// For each write, the highest seq that the application had seen complete when it was issued.
-    pub depends: Vec<Seq>,
-    /// Last record that a recovery found: any of them may have been seen complete.
-    pub recovered: Seq,
-    /// Where the last sync began.
-    pub sync_start: Seq,
-    /// Writes that must survive any power cut of the primary.
-    pub owed: u16,
-    /// Highest seq completed while the link was in-sync.
-    pub synced: Seq,
-    /// The secondary lost its memory since.
-    pub forgot: bool,
-    /// A takeover began at some time: the replica may be ahead of its primary.
-    pub took: bool,
-    pub taken: bool,
-    pub next_wid: Value,
-    pub next_epoch: u8,
-    pub next_session: u8,
-    pub script: u8,
-    pub crashes: [u8; 2],
-    pub drops: u8,
-    pub faults: u8,
-    pub checkpoints: [u8; 2],
 }
 
 impl World {
@@ -401,8 +368,14 @@ impl World {
         }
         self.ghost.recovered = head;
         if keep < self.ghost.hist.len() {
-            self.ghost.pasts.push(Rc::new(self.ghost.hist.clone()));
+            self.ghost.pasts.push(Past {
+                hist: Rc::new(self.ghost.hist.clone()),
+                synced: self.ghost.synced,
+                epoch: self.hosts[P].sb.line.last().map_or(0, |e| e.0),
+            });
             self.ghost.hist.truncate(keep);
+            // Once the peer has learnt of it, what was lost here without a promise is lost there too.
+            self.ghost.synced = self.ghost.synced.min(head);
         }
         Ok(())
     }
@@ -454,7 +427,7 @@ impl World {
     }
 
     /// P2: a write completes while in-sync only when the peer has it at the configured level.
-    fn completed_in_sync(
+    pub fn completed_in_sync(
         &mut self,
         cfg: &Config,
         seq: Seq,
