@@ -34,7 +34,6 @@ pub mod journal;
 pub mod order;
 pub mod prefix;
 pub mod replay;
-pub mod rng;
 pub mod shapes;
 pub mod sink;
 pub mod tracker;

@@ -13,15 +13,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use seeded::Rng;
 
 use stamp::check::{self, Input};
 use stamp::coverage::Image;
 use stamp::io::Device;
 use stamp::prefix::{Options, Require};
 use stamp::replay::Base;
+use stamp::shapes;
 use stamp::sink::Sink;
 use stamp::workload::{self, Plan};
-use stamp::{rng::Rng, shapes};
 
 /// Stamped writes to block devices, and the oracle that judges what a replica holds.
 #[derive(Parser)]

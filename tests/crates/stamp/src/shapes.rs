@@ -6,9 +6,10 @@
 
 use std::io::IoSlice;
 
+use seeded::Rng;
+
 use crate::block::{Op, Stamp};
 use crate::io::{Buffer, Device};
-use crate::rng::Rng;
 use crate::SECTOR;
 
 const MIB: u64 = 1 << 20;

@@ -15,10 +15,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use seeded::Rng;
+
 use crate::block::{Op, Stamp};
 use crate::io::{Buffer, Device};
 use crate::journal::Event;
-use crate::rng::Rng;
 use crate::sink::Sink;
 use crate::tracker::Tracker;
 use crate::SECTOR;

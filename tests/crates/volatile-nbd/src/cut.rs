@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use seeded::Rng;
+
 use crate::cache::{Cache, OpId, Version};
-use crate::rng::Rng;
 
 /// How a torn request ends up: which of its blocks are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,5 +27,4 @@ pub mod cut;
 pub mod disk;
 pub mod image;
 pub mod proto;
-pub mod rng;
 pub mod server;

@@ -2,9 +2,9 @@
 
 //! Every kind of violation is found.
 
+use seeded::Rng;
 use stamp::block::Op;
 use stamp::prefix::Require;
-use stamp::rng::Rng;
 use stamp::SECTOR;
 
 use crate::sim::{apply, blank, Images, Rec, Sim, ALL, PLAIN, SECTORS};

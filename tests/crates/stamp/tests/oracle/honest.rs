@@ -2,11 +2,11 @@
 
 //! Honest images pass every check, and inputs that do not belong together are refused.
 
+use seeded::Rng;
 use stamp::check::{check, Input};
 use stamp::coverage::Image;
 use stamp::prefix::Require;
 use stamp::replay::Base;
-use stamp::rng::Rng;
 
 use crate::sim::{apply, blank, Rec, Sim, ALL, PLAIN};
 use crate::{fail, judge, last_on, pass, sims};

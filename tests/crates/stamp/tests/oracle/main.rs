@@ -6,12 +6,12 @@ mod found;
 mod honest;
 mod sim;
 
+use seeded::Rng;
 use sim::{Images, Rec, Shape, Sim, SECTORS};
 use stamp::check::{check, Input, Outcome};
 use stamp::coverage::Image;
 use stamp::prefix::{Options, Require};
 use stamp::replay::Base;
-use stamp::rng::Rng;
 
 struct Judge {
     journals: Vec<String>,

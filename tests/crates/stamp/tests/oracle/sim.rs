@@ -4,10 +4,10 @@
 //! complete some time after that. It yields the journal, the order of record, and the image after any set
 //! of records, which the tests then judge honestly or after damage.
 
+use seeded::Rng;
 use stamp::block::{Op, Stamp};
 use stamp::crc::crc32c;
 use stamp::journal::Event;
-use stamp::rng::Rng;
 use stamp::SECTOR;
 
 pub const SECTORS: u64 = 96;

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 
 use lab::{Lab, SIZE};
+use seeded::Rng;
 use volatile_nbd::control;
 use volatile_nbd::proto as p;
-use volatile_nbd::rng::Rng;
 
 const SECTORS: u64 = SIZE / 512;
 

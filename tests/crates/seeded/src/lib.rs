@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A small seeded generator (SplitMix64). A printed seed must give the same run for ever, so the
-//! sequence is defined here and not by a library's version.
+//! A small seeded generator (SplitMix64), for the testers. A printed seed must give the same run for
+//! ever, so the sequence is defined here and not by a library's version.
+#![forbid(unsafe_code)]
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -44,5 +45,37 @@ impl Rng {
     /// True in `permille` of 1000 cases.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_means_the_same_for_ever() {
+        // The published sequence of SplitMix64.
+        let mut rng = Rng::new(1_234_567);
+        let published = [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+        ];
+        assert_eq!(published.map(|_| rng.next_u64()), published);
+        assert_eq!(Rng::for_name(7, "data").next_u64(), 0x4909_4045_ca8f_86f8);
+        assert_eq!(Rng::for_name(7, "srl").next_u64(), 0xbaec_9f27_ac00_f1ed);
+    }
+
+    #[test]
+    fn bounds() {
+        let mut rng = Rng::new(1);
+        assert_eq!(rng.below(0), 0);
+        assert!((0..1000).all(|_| rng.below(7) < 7));
+        assert!((0..1000).all(|_| rng.chance(1000) && !rng.chance(0)));
+        let hits = (0..10_000).filter(|_| rng.chance(250)).count();
+        assert!(
+            (2000..3000).contains(&hits),
+            "{hits} of 10000 at 250 permille"
+        );
     }
 }
