@@ -7,28 +7,11 @@ import sys
 from lab import accel, paths
 from lab.lab import Lab
 
-from . import measure, peers, report
+from . import measure, peers, profile, report
 
 
 def say(words: str):
     print(words, flush=True)
-
-
-def profile(guests: list, target, job: str, seconds: float):
-    """Where the time goes on both hosts while one target is written to."""
-    block, depth = measure.JOBS[job]
-    target.begin()
-    jobs = [g.spawn(f"sleep 1; cd /run && perf record -q -e cpu-clock -a -g -o {g.name}.perf sleep {seconds} "
-                    ">/dev/null 2>&1") for g in guests]
-    numbers = measure.fio(guests[0], target.device, block, depth, seconds + 3)
-    target.rest()
-    say(f"profile of {target.name}, {job}: {numbers['iops']:.0f} IOPS, p50 {numbers['p50_us']:.0f} us")
-    for guest, job_ in zip(guests, jobs):
-        job_.wait(120)
-        for how in ("comm", "symbol"):
-            out = guest.run(f"cd /run && perf report -i {guest.name}.perf --no-children -g none --sort {how} "
-                            "--stdio 2>/dev/null | grep -v '^#' | grep . | head -25", timeout=120)[1]
-            say(f"-- {guest.name} by {how}\n{out.rstrip()}")
 
 
 def main():
@@ -55,7 +38,7 @@ def main():
         if options.profile:
             for target in targets:
                 for job in jobs:
-                    profile(guests, target, job, options.seconds)
+                    say(profile.taken(guests, target, job, options.seconds))
             return
         measured = measure.rounds(guests[0], targets, jobs, options.rounds, options.seconds, say)
     table = report.medians(measured)

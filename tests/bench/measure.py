@@ -13,10 +13,17 @@ JOBS = {
 }
 
 
+def command(device: str, block: str, depth: int, seconds: float) -> str:
+    return (f"fio --name=bench --filename={device} --rw=randwrite --bs={block} --iodepth={depth} "
+            f"--ioengine=libaio --direct=1 --norandommap --randrepeat=0 --time_based "
+            f"--runtime={seconds} --ramp_time=0.5 --output-format=json")
+
+
 def fio(guest, device: str, block: str, depth: int, seconds: float) -> dict:
-    out = guest.sh(f"fio --name=bench --filename={device} --rw=randwrite --bs={block} --iodepth={depth} "
-                   f"--ioengine=libaio --direct=1 --norandommap --randrepeat=0 --time_based "
-                   f"--runtime={seconds} --ramp_time=0.5 --output-format=json", timeout=seconds + 120)
+    return numbers(guest.sh(command(device, block, depth, seconds), timeout=seconds + 120))
+
+
+def numbers(out: str) -> dict:
     # Warnings may stand before the JSON.
     write = json.loads(out[out.index("{"):])["jobs"][0]["write"]
     percentiles = write["clat_ns"].get("percentile", {})
