@@ -67,7 +67,7 @@ class Guest:
 
     def _command(self) -> list:
         net = ",".join([self.address] + [c.setting(self.index) for c in self._cables])
-        append = (f"console=ttyS0 loglevel=6 panic=-1 mitigations=off nokaslr "
+        append = (f"console=ttyS0 loglevel=6 panic=-1 mitigations=off nokaslr no_timer_check "
                   f"random.trust_cpu=on rcupdate.rcu_expedited=1 watchdog_thresh=60 "
                   f"lab.name={self.name} lab.disks={len(self.disks)} lab.net={net} {self._append}")
         command = ["qemu-system-x86_64", *accel.arguments(), "-machine", "q35,i8042=off",

@@ -5,7 +5,9 @@ of record. KILLS= is how many kills of each side all campaigns together do, SEED
 from lab.lab import MIB
 
 from scenarios.kit import load, oracle, pair
-from scenarios.kit.campaign import LINK_OPTIONS, SEED, Alone, Campaign, share
+from scenarios.kit.alone import Alone
+from scenarios.kit.campaign import Campaign
+from scenarios.kit.kills import LINK_OPTIONS, SEED, share
 from scenarios.kit.pair import LINK
 
 
@@ -15,8 +17,8 @@ def scenario_alone_cut_at_any_instant(lab):
 
 
 def scenario_alone_with_a_small_ring(lab):
-    """The same on a ring that wraps all the time: checkpoints and reuse of space."""
-    Alone(lab, bus="virtio", srl=12 * MIB, wrap=True, salt=1).run(kills=max(4, share(0.2)))
+    """The same on a ring that wraps all the time: checkpoints and reuse of space. A reader looks on."""
+    Alone(lab, bus="virtio", srl=12 * MIB, wrap=True, readers=1, salt=1).run(kills=max(4, share(0.2)))
 
 
 def scenario_logged_virtio(lab):
@@ -25,8 +27,8 @@ def scenario_logged_virtio(lab):
 
 
 def scenario_async_scsi(lab):
-    """Asynchronous, secondary with a ring."""
-    Campaign(lab, bus="scsi", mode="async", salt=3).run(share(0.22))
+    """Asynchronous, secondary with a ring. A reader looks on."""
+    Campaign(lab, bus="scsi", mode="async", readers=1, salt=3).run(share(0.22))
 
 
 def scenario_no_ring_scsi(lab):
@@ -35,8 +37,13 @@ def scenario_no_ring_scsi(lab):
 
 
 def scenario_small_ring_virtio(lab):
-    """Rings that wrap during the run on both sides, judged by per-writer stamps."""
-    Campaign(lab, bus="virtio", mode="applied", srl=16 * MIB, wrap=True, salt=5).run(share(0.16))
+    """Rings that wrap during the run on both sides, judged by per-writer stamps. A reader looks on."""
+    Campaign(lab, bus="virtio", mode="applied", srl=16 * MIB, wrap=True, readers=1, salt=5).run(share(0.16))
+
+
+def scenario_two_secondaries(lab):
+    """One sync at level logged, one asynchronous, each with a ring: all three sides of every kill are right."""
+    Campaign(lab, bus="virtio", modes=["logged", "async"], readers=1, salt=6).run(share(0.1))
 
 
 def scenario_takeover_in_place(lab):
@@ -78,6 +85,7 @@ def scenario_takeover_in_place(lab):
 
 
 for _one in (scenario_alone_cut_at_any_instant, scenario_alone_with_a_small_ring, scenario_logged_virtio,
-             scenario_async_scsi, scenario_no_ring_scsi, scenario_small_ring_virtio, scenario_takeover_in_place):
+             scenario_async_scsi, scenario_no_ring_scsi, scenario_small_ring_virtio,
+             scenario_two_secondaries, scenario_takeover_in_place):
     _one.guests = 0
     _one.timeout = 120 + 30 * share(0.3) + 60

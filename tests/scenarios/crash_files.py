@@ -7,7 +7,7 @@ import random
 from lab.lab import MIB
 
 from scenarios.kit import files, judge, oracle, pair
-from scenarios.kit.campaign import LINK_OPTIONS, SEED, share
+from scenarios.kit.kills import LINK_OPTIONS, SEED, share
 from scenarios.kit.pair import LINK
 
 # In these guests nothing loads a filesystem by itself.

@@ -6,7 +6,7 @@ import subprocess
 from lab import paths
 from lab.lab import MIB, Lab
 
-from scenarios.kit.campaign import Alone
+from scenarios.kit.alone import Alone
 from scenarios.kit.oracle import Violated
 
 CUTS = 40

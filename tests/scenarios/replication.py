@@ -145,11 +145,12 @@ scenario_full_sync_survives_restarts.timeout = 420
 
 def scenario_two_secondaries(lab):
     """One primary, one sync and one async secondary; each on its own, one away does not hold the other."""
-    p = pair.make(lab, count=3, volumes=2, modes=["received", "async"],
+    # The log must hold what is written while one is away, however fast that is.
+    p = pair.make(lab, count=3, volumes=2, srl=256 * MIB, modes=["received", "async"],
                   link_options="--heartbeat 300ms --peer-timeout 3s")
     a, b, c = p.hosts
     a.wait_in_sync("dr")
-    writers = load.Load(a, seconds=60, writers=3, depth=8)
+    writers = load.Load(a, seconds=60, writers=3, depth=8, options="--pause-us 5000")
     writers.wait_acked(100)
     lab.cut(a.guest, c.guest)
     a.wait_link("dr2", "connecting", timeout=30)

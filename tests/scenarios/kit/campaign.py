@@ -1,31 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kills, one after the other, on one history, with a verdict over the disks that each would leave.
 
-A kill is a power cut (volatile disks lose a seeded subset of what was not flushed) or a reset (they
-lose nothing). Most are taken from hosts that stand still: all guests are frozen at one instant, the disk
-servers say what a cut of either side would leave, the judge recovers and takes over from that, and the
-hosts go on; what a host would have kept in memory is in no image. In every REAL-th round hosts are killed
-in earnest: they boot again, and replication must go on from what they find. The order of record is what
-was in the logs before the cut, so that it knows more than any survivor. Everything random comes from the
-printed seed.
+Most are taken from hosts that stand still: all guests are frozen at one instant, the disk servers say what
+a cut of each side would leave, the judge recovers and takes over from that, and the hosts go on; what a
+host would have kept in memory is in no image. In every REAL-th round hosts are killed in earnest: they boot
+again, and replication must go on from what they find. The order of record is what was in the logs before
+the cut, so that it knows more than any survivor. Everything random comes from the printed seed.
 """
 
 import itertools
-import json
-import os
 import random
 import shutil
-import time
 
 from lab.lab import MIB
 
 from . import judge, load, oracle
 from .host import Host, seen
-from .pair import LINK, Pair, disks, volume_names
-
-# Kills of each side in one `make test`; each campaign takes a share of it.
-KILLS = int(os.environ.get("KILLS", "50"))
-SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
+from .kills import BLOCKS, CUTS, SEED, image, keep, said, wrapped
+from .pair import Pair, disks, volume_names
 
 # Of so many rounds one kills in earnest.
 REAL = 4
@@ -33,45 +25,40 @@ REAL = 4
 # With these modes, what was acknowledged is on the peer's stable storage.
 DURABLE = ("logged", "applied")
 
-# How much of the kills are power cuts; the others are resets.
-CUTS = 0.75
-
-LINK_OPTIONS = "--heartbeat 300ms --peer-timeout 3s"
-
 # Here nobody may notice that time stood still. A peer that was killed says so itself when it is back.
 PATIENT = "--heartbeat 1s --peer-timeout 60s"
 
-# Of the mix of sizes most are small, so that the logs (which are copied) stay small.
-BLOCKS = "512,4096x12,16384x2,65536,unaligned"
-
-
-def share(of_all: float) -> int:
-    """This campaign's share of the kills of each side."""
-    return max(1, round(KILLS * of_all))
-
 
 class Campaign:
-    """A primary a and a secondary b. `wrap`: the ring is smaller than the run, so the verdict is by
-    stamps alone."""
+    """A primary a and a secondary b, or one for each of `modes`: b, c. `wrap`: the ring is smaller than the
+    run, so the verdict is by stamps alone. `readers` read at random beside the writers."""
 
-    def __init__(self, lab, bus: str = "virtio", mode: str = "async", ring: bool = True,
-                 volumes: int = 2, size: int = 16 * MIB, srl: int = 96 * MIB, wrap: bool = False,
-                 load_options: str = "--fsync-every 25 --fua-percent 5",
-                 salt: int = 0):
-        self.lab, self.mode, self.ring, self.wrap = lab, mode, ring, wrap
+    def __init__(self, lab, bus: str = "virtio", mode: str = "async", modes: list = None,
+                 ring: bool = True, volumes: int = 2, size: int = 16 * MIB, srl: int = 96 * MIB,
+                 wrap: bool = False, load_options: str = "--fsync-every 25 --fua-percent 5",
+                 readers: int = 0, salt: int = 0):
+        modes = modes or [mode]
+        self.lab, self.ring, self.wrap = lab, ring, wrap
         self.seed = SEED + salt
         self.random = random.Random(self.seed)
-        print(f"seed: {self.seed} ({mode}, {bus}, {'ring' if ring else 'no ring'})", flush=True)
+        print(f"seed: {self.seed} ({' and '.join(modes)}, {bus}, {'ring' if ring else 'no ring'})", flush=True)
         layout = disks(volumes, size, srl)
         volatile = {n: {"size": s, "volatile": True, "bus": bus} for n, s in layout.items()}
-        guests = lab.guests(2, disks=volatile)
+        guests = lab.guests(1 + len(modes), disks=volatile)
         self.judge = judge.boot(lab, layout, volume_names(volumes))
-        self.pair = Pair(guests, volumes, mode=mode, ring=ring, link_options=PATIENT)
-        self.a, self.b = self.pair.a, self.pair.b
-        self.load_options = load_options
+        self.pair = Pair(guests, volumes, modes=modes, ring=ring, link_options=PATIENT)
+        self.a = self.pair.a
+        # Side -> host, and of the secondaries the mode and the link.
+        self.sides = {h.name: h for h in self.pair.hosts}
+        others = [s for s in self.sides if s != "a"]
+        self.modes, self.links = dict(zip(others, modes)), dict(zip(others, self.pair.link_names()))
+        self.load_options, self.readers = load_options, readers
+        # Records that surely fit into the logs, with those of a round.
+        self.room = srl // (24 * 1024)
         self.journals = []
-        self.kills, self.real = {"a": 0, "b": 0}, {"a": 0, "b": 0}
-        self.verdicts, self.judged_in_sync = 0, 0
+        self.kills, self.real = dict.fromkeys(self.sides, 0), dict.fromkeys(self.sides, 0)
+        # Of the sides that owe every acknowledged write while they are in-sync.
+        self.owing, self.judged_in_sync = 0, 0
         self.writers, self.heard = None, None
         self.numbers = itertools.count(1)
         self.folder = lab.folder / "copies"
@@ -82,70 +69,90 @@ class Campaign:
 
     def run(self, kills: int):
         """At least `kills` kills of each side, some of them in earnest."""
-        turns = itertools.cycle(self.random.sample([["a"], ["b"], ["a", "b"]], 3))
+        each = [[s] for s in self.sides]
+        turns = itertools.cycle(self.random.sample([*each, list(self.sides)], len(each) + 1))
         while min(self.kills.values()) < kills:
             number = next(self.numbers)
             self.ready()
+            if not self.wrap and self.a.status()["head_seq"] > self.room:
+                self.begin_anew()
+                self.ready()
             self.write()
             if number % REAL:
                 self.still(number)
             else:
                 self.earnest(number, next(turns))
-        if not self.real["a"] + self.real["b"]:
+        if not any(self.real.values()):
             self.write()
-            self.earnest(next(self.numbers), ["a", "b"])
+            self.earnest(next(self.numbers), list(self.sides))
         if self.writers:
             self.writers.stop(120)
         self.pair.same()
         if self.wrap:
             wrapped(self.copy(self.a, "srl", "order-last"))
-        print(f"note: kills {self.kills['a']} + {self.kills['b']} ({self.real['a']} + {self.real['b']} in "
-              f"earnest), {self.judged_in_sync} in-sync", flush=True)
-        if self.mode in DURABLE:
-            assert self.judged_in_sync >= self.verdicts // 4, "hardly ever in-sync: nothing was judged"
+        print(f"note: kills {' + '.join(map(str, self.kills.values()))} ({sum(self.real.values())} in earnest), "
+              f"{self.judged_in_sync} in-sync", flush=True)
+        assert self.judged_in_sync >= self.owing // 2, "hardly ever in-sync: nothing was judged"
 
     def ready(self):
-        """Both sides are back, and what can be level is."""
+        """All sides are back, and what can be level is."""
         self.a.wait_active()
-        if self.mode == "async":
-            self.a.wait_link(LINK, "streaming")
-        else:
-            self.a.wait_in_sync(LINK)
+        for side, link in self.links.items():
+            if self.modes[side] == "async":
+                self.a.wait_link(link, "streaming")
+            else:
+                self.a.wait_in_sync(link)
+
+    def begin_anew(self):
+        """From blank disks: the logs are the order of record, so they must hold all of it."""
+        if self.writers:
+            self.writers.stop(120)
+        for host in self.pair.hosts:
+            host.down()
+            host.guest.sh("for d in /dev/lab/*; do blkdiscard -fz $d || exit 1; done", timeout=120)
+        self.writers = self.heard = None
+        self.journals.clear()
+        self.pair.configure(force=True)
 
     def write(self):
         """Sees to it that writers run, and lets them do some."""
-        self.left = len(seen(self.heard, code="left-sync")) if self.heard else 0
         if self.writers is None:
-            self.heard, self.left = self.a.events(), 0
+            self.heard = self.a.events()
             self.writers = load.Load(self.a, seconds=3600, seed=self.random.randrange(1 << 31),
                                      writers=self.random.choice([1, 2, 4]),
-                                     depth=self.random.choice([1, 4, 16]),
+                                     depth=self.random.choice([1, 4, 16]), readers=self.readers,
                                      blocks=load.MIX if self.wrap else BLOCKS,
                                      options=self.load_options)
             self.journals.append(self.folder / f"journal-{len(self.journals)}")
+        self.left = {s: self.losses(s) for s in self.links}
         self.writers.wait_acked(self.writers.acked() + self.random.randrange(20, 300))
+        self.writers.check_reads()
 
-    def in_sync(self) -> bool:
-        """Whether the link has been in-sync ever since `ready` found it so."""
-        return self.mode != "async" and len(seen(self.heard, code="left-sync")) == self.left
+    def losses(self, side: str) -> int:
+        """How often the side's link has left in-sync since it is listened to."""
+        return sum(e["link"] == self.links[side] for e in seen(self.heard, code="left-sync"))
+
+    def in_sync(self) -> dict:
+        """Of each secondary, whether its link has been in-sync ever since `ready` found it so."""
+        return {s: self.modes[s] != "async" and self.losses(s) == self.left[s] for s in self.links}
 
     def still(self, number: int):
-        """Both sides as a kill at this instant would leave them; they go on afterwards."""
+        """All sides as a kill at this instant would leave them; they go on afterwards."""
         seed = self.random.randrange(1 << 31)
-        cut = {s: self.random.random() < CUTS for s in "ab"}
+        cut = {s: self.random.random() < CUTS for s in self.sides}
         print(f"round {number}: still, {said(cut)}, seed {seed}", flush=True)
-        for host in (self.a, self.b):
+        for host in self.pair.hosts:
             host.guest.freeze()
         try:
             in_sync = self.in_sync()
             self.writers.save(self.journals[-1])
-            orders = [self.copy(h, "srl", f"order-{number}") for h in (self.a, self.b)]
-            for s in "ab":
+            orders = self.orders(number)
+            for s, host in self.sides.items():
                 self.kills[s] += 1
-                copies = image(self.side(s).guest, self.folder / f"{s}-order-{number}", seed, cut[s])
+                copies = image(host.guest, self.folder / f"{s}-order-{number}", seed, cut[s])
                 self.verdict(s, copies, orders, in_sync)
         finally:
-            for host in (self.a, self.b):
+            for host in self.pair.hosts:
                 host.guest.thaw()
         self.forget(number)
 
@@ -156,36 +163,33 @@ class Campaign:
         print(f"round {number}: killed, {said(cut)}, seed {seed}", flush=True)
         before, in_sync = self.writers.journal(), self.in_sync()
         for s in sides:
-            self.side(s).guest.kill()
+            self.sides[s].guest.kill()
             self.kills[s] += 1
             self.real[s] += 1
         if "a" in sides:
-            # A write that the guest saw complete had been acknowledged while the peer was alive.
+            # A write that the guest saw complete had been acknowledged while the peers were alive.
             self.writers.save(self.journals[-1])
         else:
-            # Later completions may be those that the lost peer released.
-            if self.mode == "async":
+            # Later completions may be those that the lost peer released. Only writers of a synchronous link wait.
+            if all(self.modes[s] == "async" for s in sides):
                 self.writers.stop()
             self.writers.save(self.journals[-1], before)
-        orders = [self.copy(h, "srl", f"order-{number}") for h in (self.a, self.b)]
-        images = {}
-        for s in "ab":
-            guest = self.side(s).guest
-            where = self.folder / f"{s}-order-{number}"
-            if s in sides:
-                if cut[s]:
-                    guest.power_cut(seed)
-                images[s] = image(guest, where, seed, cut=False)
-            elif s == "b":
-                images[s] = image(guest, where, seed, cut=True)
+        # Who lives may still be receiving: the order is copied after that, and before the cut.
+        where = {s: self.folder / f"{s}-order-{number}" for s in self.sides}
+        images = {s: image(self.sides[s].guest, where[s], seed, cut=True) for s in self.links if s not in sides}
+        orders = self.orders(number)
         for s in sides:
-            self.side(s).guest.start()
+            if cut[s]:
+                self.sides[s].guest.power_cut(seed)
+            images[s] = image(self.sides[s].guest, where[s], seed, cut=False)
+        for s in sides:
+            self.sides[s].guest.start()
         for s, copies in images.items():
             self.verdict(s, copies, orders, in_sync)
         self.forget(number)
         for s in reversed(sides):
-            self.side(s).guest.wait_boot()
-            self.side(s).up()
+            self.sides[s].guest.wait_boot()
+            self.sides[s].up()
         if "a" not in sides:
             # The next rounds need to know of what was written after the kill, too.
             if self.writers.job.running():
@@ -195,8 +199,9 @@ class Campaign:
         self.a.wait_active()
         self.pair.same()
 
-    def side(self, name: str) -> Host:
-        return self.a if name == "a" else self.b
+    def orders(self, number: int) -> list:
+        """Copies of all logs, the primary's first."""
+        return [self.copy(h, "srl", f"order-{number}") for h in self.pair.hosts]
 
     def copy(self, host: Host, disk: str, name: str):
         target = self.folder / f"{host.name}-{name}-{disk}.img"
@@ -209,141 +214,22 @@ class Campaign:
 
     # The verdict ------------------------------------------------------------
 
-    def verdict(self, side: str, copies: dict, orders: list, in_sync: bool):
+    def verdict(self, side: str, copies: dict, orders: list, in_sync: dict):
         """Activates a side's copies at the judge and checks what is found there."""
-        self.verdicts += 1
         images = self.judge.disks()
-        if side == "a":
-            require = "durable"
-        elif in_sync and self.mode in DURABLE:
-            require = "acked"
-            self.judged_in_sync += 1
-        else:
-            require = "none"
-        # A record may have reached the peer before the primary's own log.
-        known = [] if self.wrap else (orders if side == "b" and self.ring else orders[:1])
+        require = "durable" if side == "a" else "none"
+        if self.modes.get(side) in DURABLE:
+            self.owing += 1
+            if in_sync[side]:
+                require = "acked"
+                self.judged_in_sync += 1
+        # A record may have reached a peer before the primary's own log.
+        known = [] if self.wrap else (orders if side != "a" and self.ring else orders[:1])
         try:
             self.judge.take(copies, "primary" if side == "a" else "secondary")
             self.judge.drop()
-            found = oracle.check(images, self.journals, known, require, closed=side == "b" and not self.ring)
+            found = oracle.check(images, self.journals, known, require, closed=side != "a" and not self.ring)
         except Exception as why:
             keep(self.lab, self.seed, [*copies.values(), *orders, *self.journals], images)
             raise type(why)(f"seed {self.seed}, side {side}, required: {require}\n{why}") from None
         print(f"  {side} ({require}): {found}", flush=True)
-
-
-def said(cut: dict) -> str:
-    return " and ".join(f"{s} {'cut' if cut[s] else 'reset'}" for s in cut)
-
-
-class Alone:
-    """One host, no link: images as a kill at any instant would leave them, judged one after the other
-    while the host stands still. No boot between two of them, so there can be many."""
-
-    def __init__(self, lab, bus: str = "scsi", size: int = 16 * MIB, srl: int = 64 * MIB,
-                 volumes: int = 2, wrap: bool = False, options: str = "", salt: int = 0,
-                 load_options: str = "--fsync-every 10 --fua-percent 10", evidence: bool = True):
-        self.seed = SEED + salt
-        self.random = random.Random(self.seed)
-        self.lab, self.wrap = lab, wrap
-        self.kills, self.evidence = 0, evidence
-        print(f"seed: {self.seed} (alone, {bus})", flush=True)
-        layout = disks(volumes, size, srl)
-        volatile = {n: {"size": s, "volatile": True, "bus": bus} for n, s in layout.items()}
-        (guest,) = lab.guests(1, disks=volatile)
-        names = volume_names(volumes)
-        self.host = Host(guest, "primary", volumes=names, options=options)
-        self.judge = judge.boot(lab, layout, names)
-        self.folder = lab.folder / "copies"
-        self.folder.mkdir(exist_ok=True)
-        self.load_options = load_options
-        # Writes, of which all records stay in the ring.
-        self.room = srl // (2 * 20 * 1024)
-        self.host.load()
-
-    def fresh(self, force: bool):
-        """A new history, on what the volumes hold now; the writers that make it."""
-        self.host.format(force)
-        self.host.group_add()
-        self.base = []
-        for disk in self.host.volumes.values():
-            self.base.append(self.folder / f"base-{disk}.img")
-            self.host.guest.disks[disk].copy_to(self.base[-1])
-        self.host.create()
-        self.host.wait_active()
-        writers = load.Load(self.host, seconds=3600, writers=3, depth=8, seed=self.random.randrange(1 << 31),
-                            blocks=load.MIX if self.wrap else BLOCKS, options=self.load_options)
-        writers.wait_acked(50)
-        return writers
-
-    def run(self, kills: int):
-        """Judges `kills` images; raises Violated at the first that is wrong."""
-        writers, records = self.fresh(force=False), 0
-        for number in range(1, kills + 1):
-            if writers.acked() > self.room and not self.wrap:
-                writers.stop()
-                self.host.down()
-                writers = self.fresh(force=True)
-            time.sleep(self.random.uniform(0.02, 0.4))
-            records += self.kill(number, writers)["records"]
-        writers.stop()
-        if self.wrap:
-            self.host.guest.disks["srl"].copy_to(self.folder / "order.img")
-            wrapped(self.folder / "order.img")
-        print(f"note: {kills} kills judged, {records} records compared", flush=True)
-
-    def kill(self, number: int, writers) -> dict:
-        self.kills += 1
-        seed, cut = self.random.randrange(1 << 31), self.random.random() < CUTS
-        guest = self.host.guest
-        guest.freeze()
-        try:
-            journal = writers.save(self.folder / "journal")
-            copies = image(guest, self.folder / "cut", seed, cut)
-            order = self.folder / "order.img"
-            guest.disks["srl"].copy_to(order)
-            print(f"{'cut' if cut else 'reset'} {number} seed {seed}", flush=True)
-            images = self.judge.disks()
-            try:
-                self.judge.take(copies, "primary")
-                self.judge.drop()
-                found = oracle.check(images, [journal], [] if self.wrap else [order], "durable",
-                                     base=self.base)
-            except Exception as why:
-                if self.evidence:
-                    keep(self.lab, self.seed, [*copies.values(), order, journal, *self.base], images)
-                raise type(why)(f"seed {self.seed}, kill {number}\n{why}") from None
-        finally:
-            guest.thaw()
-        print(f"  {found}", flush=True)
-        return found
-
-
-def image(guest, where, seed: int, cut: bool) -> dict:
-    """{disk: image} of all disks as a power cut now, or a reset, would leave them."""
-    where.mkdir(exist_ok=True)
-    if cut:
-        guest.nbd(f"crash-image {seed} {where}")
-    else:
-        for name, disk in guest.disks.items():
-            disk.copy_to(where / f"{name}.img")
-    return {name: where / f"{name}.img" for name in guest.disks}
-
-
-def wrapped(srl):
-    """The ring was meant to be smaller than the run."""
-    records = oracle.dump(srl).read_text().splitlines()
-    laps = max((json.loads(line).get("lap", 0) for line in records if line.startswith("{")), default=0)
-    assert laps > 0, "the ring never wrapped"
-    print(f"note: the ring went round {laps} times", flush=True)
-
-
-def keep(lab, seed: int, files: list, judged: list):
-    """Saves what a violation was found in beside the logs."""
-    target = lab.logs / f"evidence-{seed}"
-    target.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        os.system(f"cp --sparse=always '{file}' '{target}/'")
-    for file in judged:
-        os.system(f"cp --sparse=always '{file}' '{target}/judged-{file.name}'")
-    print(f"evidence: {target}", flush=True)

@@ -21,7 +21,7 @@ class Waited(Exception):
 class Host:
     def __init__(self, guest, role: str, group: str = "db", volumes: dict = None, srl: str = "srl",
                  secret: str = SECRET, ring: bool = True, options: str = "", say=None):
-        """`volumes` maps a volume's name to the lab's disk below it; `options` go to group add;
+        """`volumes` maps a volume's name to the lab's disk below it, or a path; `options` go to group add;
         `say` is called with each command and its output (the demo shows them)."""
         self.guest, self.role, self.group, self.ring = guest, role, group, ring
         self.volumes = dict(volumes or {"data": "data"})
@@ -47,7 +47,8 @@ class Host:
 
     def disk(self, volume: str = None) -> str:
         """The data device below a volume."""
-        return f"/dev/lab/{self.volumes[volume or next(iter(self.volumes))]}"
+        disk = self.volumes[volume or next(iter(self.volumes))]
+        return disk if disk.startswith("/") else f"/dev/lab/{disk}"
 
     # Commands ---------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class Host:
 
     def table(self, volume: str, options: str = "") -> str:
         """The line that makes a volume, as long as its data device."""
-        disk = f"/dev/lab/{self.volumes[volume]}"
+        disk = self.disk(volume)
         sectors = int(self.guest.sh(f"blockdev --getsz {disk}"))
         return f"0 {sectors} replicate {self.group} {volume} {disk}{' ' + options if options else ''}"
 

@@ -48,15 +48,17 @@ def boot(lab, layout: dict, volumes: dict) -> "Judge":
 class Judge:
     def __init__(self, guest, volumes: dict):
         self.guest, self.volumes = guest, volumes
-        self.host = None
+        self.host, self.role = None, None
 
     def take(self, images: dict, role: str = "secondary", force: bool = False) -> Host:
-        """Activates copies ({disk: image}); a secondary's are taken over. The host, with its volumes."""
+        """Activates copies ({disk: image}); a secondary's are taken over. The host, with its volumes.
+
+        Without a role it is what the log says, which `role` has afterwards."""
         self.drop()
         for name, image in images.items():
             fill(self.guest.disks[name].image, image)
             self.guest.sh(f"blockdev --flushbufs /dev/lab/{name}")
-        host = Host(self.guest, role, volumes=self.volumes, options="--start-wait 1ms")
+        host = Host(self.guest, role or "secondary", volumes=self.volumes, options="--start-wait 1ms")
         host.load()
         try:
             host.group_add(role=False)
@@ -66,6 +68,7 @@ class Judge:
             raise
         host.create()
         self.host = host
+        self.role = role = role or host.status()["role"]
         if role == "secondary":
             host.wait("ready to take over", lambda s: s["state"] == "active", timeout=60)
             self.words = host.takeover(force)

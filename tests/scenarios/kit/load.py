@@ -13,7 +13,7 @@ class Load:
     def __init__(self, host, devices: list = None, seconds: float = 60, writers: int = 2, depth: int = 4,
                  readers: int = 0, seed: int = 1, blocks: str = MIX, options: str = ""):
         """`devices`: paths in the guest (default: all volumes of the host)."""
-        self.host = host
+        self.host, self.readers = host, readers
         paths = devices or host.devs()
         self._words = f"/run/stamp.{seed}.{time.monotonic_ns()}"
         command = (f"exec stamp write {' '.join('--dev ' + d for d in paths)} --writers {writers} "
@@ -43,6 +43,13 @@ class Load:
         if self.job.running():
             self.job.kill()
         self.job.wait(timeout)
+        self.check_reads()
+
+    def check_reads(self):
+        """No reader has seen by now what it must not see."""
+        if self.readers:
+            words = self.words()
+            assert "VIOLATION" not in words, words[:4000]
 
     def finish(self, timeout: float = 180) -> dict:
         """Waits for the end; the writers' own account, which must be free of errors and violations."""
