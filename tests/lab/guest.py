@@ -132,8 +132,21 @@ class Guest:
         self.kill()
 
     def freeze(self):
-        """Stops its processors, and all else of it, until thaw; unlike QEMU's own stop this flushes no disk."""
+        """Stops its processors, and all else of it, until thaw; unlike QEMU's own stop this flushes no disk.
+
+        On return its disks stand still, too: what it had sent to their server is carried out."""
         self._process.send_signal(signal.SIGSTOP)
+        while not self._stands_still():
+            time.sleep(0.001)
+        if self._server is not None:
+            self._server.ask("quiet")
+
+    def _stands_still(self) -> bool:
+        for thread in pathlib.Path(f"/proc/{self._process.pid}/task").iterdir():
+            # The state is the first word after the name, which is in brackets.
+            if (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T":
+                return False
+        return True
 
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)

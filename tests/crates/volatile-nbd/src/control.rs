@@ -23,6 +23,7 @@ Control commands (one a line on the control socket or, with --stdin, on standard
   reset [DISK...]                  drop connections; caches survive and stay volatile
   crash-image SEED DIR [DISK...]   write what a cut now would leave to DIR/DISK.img and go on
   snapshot DISK FILE               copy what a reader sees now
+  quiet [DISK...]                  wait until all that stopped clients have sent is carried out
   sync [DISK...]                   write the caches out
   fail read|write|flush on|off [START:LEN] [DISK...]   EIO; the range is in 512-byte sectors
   error-after N|off [DISK...]      all writes fail after N more
@@ -31,7 +32,8 @@ Control commands (one a line on the control socket or, with --stdin, on standard
   stats                            counters as JSON
   quit                             write the caches out and end
 Stop the guest (or kill it) before `cut`: a guest that goes on running sees I/O errors, which no power
-cut shows. Commands that look at a disk or cut it first wait for what a killed client left in its sockets.";
+cut shows. Commands that look at a disk or cut it first wait for what a killed client left in its sockets;
+after stopping a guest say `quiet`, or two looks at its disks may differ.";
 
 /// What to do after a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +93,13 @@ fn command(server: &Server, words: &[&str]) -> Result<String, String> {
                 d.snapshot(Path::new(file)).map_err(|e| fail(file, e))?;
             }
             Ok(format!("snapshot {name} {file}"))
+        }
+        ["quiet", names @ ..] => {
+            if server.quiet(&select(server, names)?) {
+                Ok("quiet".into())
+            } else {
+                Err("quiet: clients go on sending: stop them first".into())
+            }
         }
         ["sync", names @ ..] => {
             let disks = select(server, names)?;

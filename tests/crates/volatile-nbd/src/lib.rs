@@ -15,8 +15,9 @@
 //!   sent before it arrived, on any connection. With a delay set, requests in flight are not covered.
 //!
 //! Rooms: [`image`] (the platter), [`cache`] (versions), [`cut`] (which of them survive), [`disk`]
-//! (one disk: cache, faults, counters), [`proto`] (NBD on the wire), [`server`] (connections) and
-//! [`control`] (the command lines). `volatile-nbd --help` lists the options and the commands.
+//! (one disk: cache, faults, counters), [`proto`] (NBD on the wire), [`stream`] (one connection),
+//! [`server`] (all of them) and [`control`] (the command lines). `volatile-nbd --help` lists the options
+//! and the commands.
 //!
 //! Killing the server itself loses the caches (as a cut that keeps nothing); `quit` writes them out.
 #![forbid(unsafe_code)]
@@ -28,3 +29,4 @@ pub mod disk;
 pub mod image;
 pub mod proto;
 pub mod server;
+pub mod stream;

@@ -8,18 +8,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
-
 use crate::disk::{Disk, Refused, Request, Started};
 use crate::proto::{self, Export};
+use crate::stream::Stream;
 
 /// How long to wait for the requests of clients that are gone.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -34,7 +32,7 @@ pub struct Server {
 #[derive(Debug, Default)]
 struct Connections {
     next: u64,
-    open: BTreeMap<u64, (Arc<Disk>, UnixStream)>,
+    open: BTreeMap<u64, (Arc<Disk>, Stream)>,
 }
 
 struct Late {
@@ -63,7 +61,7 @@ impl Server {
                 let server = server.clone();
                 thread::spawn(move || {
                     // A client that goes away is no news; a cut makes many of them.
-                    let _ = server.serve(stream, only);
+                    let _ = server.serve(Stream::new(stream), only);
                 });
             }
         });
@@ -78,7 +76,7 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner);
         for (disk, stream) in connections.open.values() {
             if disks.iter().any(|d| Arc::ptr_eq(d, disk)) {
-                let _ = stream.shutdown(Shutdown::Both);
+                stream.shut();
             }
         }
     }
@@ -86,25 +84,39 @@ impl Server {
     /// Waits until no request of a client that is gone is still on its way to these disks: a guest that
     /// was killed leaves requests in its sockets, and what is looked at must not change afterwards.
     pub fn settle(&self, disks: &[Arc<Disk>]) {
-        let end = Instant::now() + SETTLE;
-        while self.leaving(disks) && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
-        }
+        let _ = self.wait_until_none(disks, Stream::hung_up);
     }
 
-    fn leaving(&self, disks: &[Arc<Disk>]) -> bool {
+    /// The same for clients that stand still but live. False if they go on sending.
+    #[must_use]
+    pub fn quiet(&self, disks: &[Arc<Disk>]) -> bool {
+        self.wait_until_none(disks, |stream| !stream.is_still())
+    }
+
+    fn wait_until_none(&self, disks: &[Arc<Disk>], busy: impl Fn(&Stream) -> bool) -> bool {
+        let end = Instant::now() + SETTLE;
+        while self.any(disks, &busy) {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    fn any(&self, disks: &[Arc<Disk>], busy: impl Fn(&Stream) -> bool) -> bool {
         let connections = self
             .connections
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         connections.open.values().any(|(disk, stream)| {
             // A disk that hangs will not come to an end by waiting.
-            disks.iter().any(|d| Arc::ptr_eq(d, disk)) && !disk.hanging() && hung_up(stream)
+            disks.iter().any(|d| Arc::ptr_eq(d, disk)) && !disk.hanging() && busy(stream)
         })
     }
 
-    fn serve(&self, stream: UnixStream, only: Option<usize>) -> io::Result<()> {
-        let mut reader = BufReader::with_capacity(256 << 10, stream.try_clone()?);
+    fn serve(&self, stream: Stream, only: Option<usize>) -> io::Result<()> {
+        let mut reader = BufReader::with_capacity(256 << 10, stream.clone());
         let names: Vec<String> = match only {
             Some(i) => vec![self.disks[i].config.name.clone()],
             None => self.disks.iter().map(|d| d.config.name.clone()).collect(),
@@ -127,14 +139,14 @@ impl Server {
                     .unwrap_or_else(PoisonError::into_inner);
                 c.next += 1;
                 let id = c.next;
-                c.open.insert(id, (disk.clone(), stream.try_clone()?));
+                c.open.insert(id, (disk.clone(), stream.clone()));
                 id
             };
             let session = disk.session();
             entered = Some((id, disk, session));
             Ok(())
         };
-        let chosen = proto::negotiate(&mut reader, &mut (&stream), &names, find, about, enter);
+        let chosen = proto::negotiate(&mut reader, &mut stream.clone(), &names, find, about, enter);
         let Some((id, disk, session)) = entered else {
             return chosen.map(|_| ());
         };
@@ -146,12 +158,6 @@ impl Server {
             .remove(&id);
         result
     }
-}
-
-fn hung_up(stream: &UnixStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::RDHUP)];
-    let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
-    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
 }
 
 fn export(disk: &Disk) -> Export {
@@ -175,12 +181,12 @@ fn export(disk: &Disk) -> Export {
 struct Connection {
     disk: Arc<Disk>,
     session: u64,
-    out: Arc<Mutex<UnixStream>>,
+    out: Arc<Mutex<Stream>>,
     late: Option<Sender<Late>>,
 }
 
 impl Connection {
-    fn new(disk: Arc<Disk>, session: u64, stream: UnixStream) -> io::Result<Self> {
+    fn new(disk: Arc<Disk>, session: u64, stream: Stream) -> io::Result<Self> {
         Ok(Self {
             disk,
             session,
@@ -250,7 +256,7 @@ impl Connection {
 }
 
 /// Goes on after the client has left: a device finishes what it was given.
-fn late_replies(disk: &Disk, session: u64, out: &Mutex<UnixStream>, rx: &Receiver<Late>) {
+fn late_replies(disk: &Disk, session: u64, out: &Mutex<Stream>, rx: &Receiver<Late>) {
     while let Ok(late) = rx.recv() {
         if let Some(wait) = late.due.checked_duration_since(Instant::now()) {
             thread::sleep(wait);
@@ -262,7 +268,7 @@ fn late_replies(disk: &Disk, session: u64, out: &Mutex<UnixStream>, rx: &Receive
 fn finish(
     disk: &Disk,
     session: u64,
-    out: &Mutex<UnixStream>,
+    out: &Mutex<Stream>,
     cookie: u64,
     started: &Started,
 ) -> io::Result<()> {

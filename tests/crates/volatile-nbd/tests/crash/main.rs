@@ -411,3 +411,41 @@ fn what_a_killed_client_left_behind_does_not_arrive_after_a_look() {
         assert!(first == look("second"), "round {round}");
     }
 }
+
+#[test]
+fn what_a_stopped_client_has_sent_does_not_arrive_after_quiet() {
+    let lab = Lab::new(|_| ());
+    // It has sent much, and has fetched no reply; and a second one stopped in the middle of a write.
+    let mut c = lab.client("a");
+    let mut half = lab.client("a");
+    let mut last = Vec::new();
+    for round in 0..60u64 {
+        for n in 0..40 {
+            c.send(p::CMD_WRITE, 0, n * 4096, 4096, &fill(round * 100 + n, 8));
+        }
+        if round == 0 {
+            half.send(p::CMD_WRITE, 0, 0, 4096, &fill(7777, 1));
+        }
+        lab.say("quiet a");
+        let file = lab.dir.join("look");
+        lab.say(&format!("snapshot a {}", file.display()));
+        last = std::fs::read(file).unwrap();
+        for n in 0..40 {
+            assert_eq!(value(&last, n * 8), round * 100 + n, "round {round}");
+            c.receive(0).unwrap();
+        }
+    }
+    // Replies that nobody fetches fill the socket: what is behind them stays there.
+    for _ in 0..4 {
+        c.send(p::CMD_READ, 0, 0, SIZE as u32 / 2, &[]);
+    }
+    c.send(p::CMD_WRITE, 0, 0, 4096, &fill(8888, 8));
+    lab.say("quiet");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let file = lab.dir.join("look");
+    lab.say(&format!("snapshot a {}", file.display()));
+    assert!(
+        std::fs::read(file).unwrap() == last,
+        "the write is behind what does not fit"
+    );
+}
