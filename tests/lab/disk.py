@@ -16,7 +16,8 @@ from . import paths
 # What a disk is attached as. virtio-blk has no FUA of its own: the block layer flushes after the write. The scsi disk
 # has, so the module's FUA goes down as one; QEMU 10.0 then flushes all of the disk, which is more than FUA asks for.
 # QEMU's nvme says that it has FUA and ignores it (volatile-nbd sees neither FUA nor a flush): useless for power cuts.
-VIRTIO, SCSI, NVME = "virtio", "scsi", "nvme"
+# NBD goes around QEMU's block layer, from the guest kernel's own driver to the disk server: there FUA is FUA.
+VIRTIO, SCSI, NVME, NBD = "virtio", "scsi", "nvme", "nbd"
 
 
 class Disk:
@@ -65,6 +66,14 @@ class VolatileDisk(Disk):
                 raise ValueError(f"disk {name}: QEMU's nvme always has a write cache")
             self.cache = "off"
         self.server = None
+
+    def arguments(self) -> list:
+        if self.bus != NBD:
+            return super().arguments()
+        return ["-device", f"virtio-serial-pci,id={self.name}-c",
+                "-chardev", f"socket,id={self.name}-n,path={self.server.socket}",
+                "-device", f"virtserialport,bus={self.name}-c.0,chardev={self.name}-n,"
+                           f"name=lab.nbd.{self.block}.{self.name}"]
 
     def backend(self) -> str:
         return (f"driver=nbd,server.type=unix,server.path={self.server.socket},export={self.name},"

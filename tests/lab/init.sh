@@ -56,6 +56,21 @@ if [ -n "$lab_net" ]; then
 	done
 fi
 
+# Disks behind a port, lab.nbd.BLOCK.NAME: the kernel's own NBD driver talks to the server.
+i=0
+for p in /sys/class/virtio-ports/*; do
+	[ -e "$p" ] && what=$(cat "$p/name") && what=${what#lab.nbd.} || continue
+	[ "$what" = "$(cat "$p/name")" ] && continue
+	disk=${what#*.}
+	[ -d /sys/module/nbd ] || modprobe nbd nbds_max=8
+	/sbin/guest-agent pump "/run/nbd-$disk" "/dev/${p##*/}" 2>>/run/agent.log &
+	until [ -S "/run/nbd-$disk" ]; do usleep 5000; done
+	/usr/sbin/nbd-client -unix "/run/nbd-$disk" "/dev/nbd$i" -name "$disk" -block-size "${what%%.*}" >>/run/nbd.log 2>&1 ||
+		cat /run/nbd.log /run/agent.log
+	ln -sf "/dev/nbd$i" "/dev/lab/$disk"
+	i=$((i + 1))
+done
+
 # Disks get the names that the lab gave them, whatever they are attached as.
 lab_disks() {
 	for sys in /sys/block/vd* /sys/block/sd* /sys/block/nvme*n*; do

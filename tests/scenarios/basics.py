@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """One host alone: the target over a disk and its log, without any link."""
 
+import json
 import time
 
 from lab.lab import MIB
@@ -232,6 +233,37 @@ scenario_fsync_over_write_through_data.guests = 1
 scenario_fsync_over_write_through_data.options = {"disks": {
     "srl": {"size": 64 * MIB, "volatile": True, "bus": "scsi"},
     "data": {"size": 32 * MIB, "volatile": True, "write_through": True}}}
+
+
+def scenario_fua_write_needs_no_flush(lab):
+    """On a disk with FUA of its own a FUA write is durable by one FUA log write, and survives every cut."""
+    (first,) = lab.hosts
+    host = alone(first)
+    disk = first.sh("basename $(readlink -f /dev/lab/srl)").strip()
+    assert first.sh(f"cat /sys/block/{disk}/queue/fua").strip() == "1", "this disk has no FUA: nothing is tested"
+    third = judge.boot(lab, {"srl": 64 * MIB, "data": 32 * MIB}, host.volumes)
+
+    def stats() -> dict:
+        return next(d for d in json.loads(first.nbd("stats")) if d["disk"] == "srl")
+
+    before = stats()
+    writers = load.Load(host, seconds=60, writers=1, depth=1, options="--fua-percent 100")
+    writers.wait_acked(300)
+    first.freeze()
+    journal, after = writers.save(lab.folder / "journal"), stats()
+    for seed in range(1, 5):
+        first.nbd(f"crash-image {seed} {lab.folder}")
+        third.take({n: lab.folder / f"{n}.img" for n in first.disks}, "primary")
+        found = oracle.check(third.images(), [journal], require="acked")
+    first.thaw()
+    fua, flushes = (after[n] - before[n] for n in ("fua", "flushes"))
+    print(f"note: {found['acked']} writes, {fua} with FUA, {flushes} flushes of the log's disk")
+    assert fua >= 300 and flushes < fua // 4, (fua, flushes)
+
+
+scenario_fua_write_needs_no_flush.guests = 1
+scenario_fua_write_needs_no_flush.options = {"volatile": True, "bus": "nbd",
+                                             "disks": {"srl": 64 * MIB, "data": 32 * MIB}}
 
 
 def scenario_nothing_is_unkillable_when_the_log_stands_still(lab):

@@ -10,7 +10,11 @@
 //!
 //! Each command is `sh -c` in a process group of its own, so that a timeout ends its children too.
 //! Failure to talk to the port ends the agent; init starts it again.
+//!
+//! As `guest-agent pump SOCKET PORT` it is one end of a disk instead, see [`pump`].
 #![forbid(unsafe_code)]
+
+mod pump;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -190,11 +194,17 @@ fn serve(path: &str) -> io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    let Some(path) = std::env::args().nth(1) else {
-        eprintln!("usage: guest-agent PORT");
-        return ExitCode::from(2);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (path, result) = match words.as_slice() {
+        ["pump", socket, port] => (*port, pump::serve(socket, port)),
+        [port] => (*port, serve(port)),
+        _ => {
+            eprintln!("usage: guest-agent PORT\n       guest-agent pump SOCKET PORT");
+            return ExitCode::from(2);
+        }
     };
-    match serve(&path) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("guest-agent: {path}: {error}");
