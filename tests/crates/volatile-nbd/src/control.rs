@@ -20,6 +20,7 @@ use crate::server::Server;
 pub const HELP: &str = "\
 Control commands (one a line on the control socket or, with --stdin, on standard input):
   cut SEED [DISK...]               power cut: a seeded subset of the unflushed blocks survives
+  lose SEED [DISK...]              caches lose what a cut would take, and the clients stay
   reset [DISK...]                  drop connections; caches survive and stay volatile
   crash-image SEED DIR [DISK...]   write what a cut now would leave to DIR/DISK.img and go on
   snapshot DISK FILE               copy what a reader sees now
@@ -69,6 +70,11 @@ fn command(server: &Server, words: &[&str]) -> Result<String, String> {
             let reports = disk::cut_all(&disks, seed).map_err(|e| fail("cut", e))?;
             server.drop_connections(&disks);
             Ok(format!("cut seed={seed}{}", list(&reports)))
+        }
+        ["lose", seed, names @ ..] => {
+            let (seed, disks) = (number(seed)?, select(server, names)?);
+            let reports = disk::lose_caches(&disks, seed).map_err(|e| fail("lose", e))?;
+            Ok(format!("lose seed={seed}{}", list(&reports)))
         }
         ["crash-image", seed, dir, names @ ..] => {
             let (seed, disks) = (number(seed)?, select(server, names)?);

@@ -448,13 +448,27 @@ fn hit(fault: &Option<Range<u64>>, at: u64, len: u64) -> bool {
 
 /// Cuts the power of all these disks at one instant.
 pub fn cut_all(disks: &[Arc<Disk>], seed: u64) -> io::Result<Vec<CutReport>> {
+    lose_all(disks, seed, |inner| inner.session += 1)
+}
+
+/// These disks' caches lose what a cut would take, at one instant, and the clients stay: a device that was reset
+/// behind its driver's back.
+pub fn lose_caches(disks: &[Arc<Disk>], seed: u64) -> io::Result<Vec<CutReport>> {
+    lose_all(disks, seed, |_| ())
+}
+
+fn lose_all(
+    disks: &[Arc<Disk>],
+    seed: u64,
+    and: impl Fn(&mut Inner),
+) -> io::Result<Vec<CutReport>> {
     let mut locked: Vec<_> = disks.iter().map(|d| (d, d.lock())).collect();
     let mut reports = Vec::new();
     for (disk, inner) in &mut locked {
         reports.push(inner.keep_some(&disk.config, seed, &inner.image)?);
         inner.cache.clear();
         inner.stats.cuts += 1;
-        inner.session += 1;
+        and(inner);
         disk.wake.notify_all();
     }
     Ok(reports)

@@ -337,6 +337,26 @@ fn faults_are_reported_and_change_nothing() {
 }
 
 #[test]
+fn a_lost_cache_is_seen_by_clients_that_stay() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let lab = Lab::new(|_| ());
+        let mut c = lab.client("a");
+        c.write(0, &fill(1, 8), true).unwrap();
+        c.write(0, &fill(2, 4), false).unwrap();
+        let mut other = lab.client("b");
+        other.write(0, &fill(3, 8), false).unwrap();
+        lab.say(&format!("lose {seed} a"));
+        let seen = c.read(0, 8).unwrap();
+        assert!((0..4).all(|s| [1, 2].contains(&value(&seen, s))));
+        assert!((4..8).all(|s| value(&seen, s) == 1));
+        assert_eq!(value(&other.read(0, 1).unwrap(), 0), 3);
+        lost += (0..4).filter(|s| value(&seen, *s) == 1).count();
+    }
+    assert!(lost > 0);
+}
+
+#[test]
 fn a_snapshot_is_what_a_reader_sees() {
     let lab = Lab::new(|_| ());
     history(&lab, 3);
