@@ -16,7 +16,6 @@ pub(crate) mod pause;
 pub(crate) mod replay;
 
 use crate::{
-    event::{self, Code, Severity},
     group::Group,
     volume::{State, Volume},
 };
@@ -268,45 +267,17 @@ impl Applier {
             }
             Op::Write | Op::Marker => {}
         }
-        self.volume_failed(&target.volume, "write", status.name());
-        false
-    }
-
-    /// A data device failed: the volume takes no more I/O until it is activated again.
-    pub(crate) fn volume_failed(&self, volume: &Volume, what: &str, why: &str) {
-        volume.set_state(State::Failed);
-        let text = crate::refuse::Refusal::new(
-            EIO,
-            format_args!(
-                "data device {} of volume {}/{}: {what} failed ({why}); the log keeps what it lacks; repair it, then reload its table",
-                volume.data.name(),
-                self.group.name.as_str(),
-                volume.name.as_str()
-            ),
-        );
-        pr_err!("{}\n", text.text());
         self.group
-            .set_reason(crate::reason::Reason::DataFailed, text.text());
-        event::volume(
-            &self.group,
-            volume,
-            Code::VolumeFailed,
-            Severity::Critical,
-            text.text(),
-        );
-        self.group.log_wake.notify();
+            .fail_volume(&target.volume, "write", status.name());
+        false
     }
 
     /// Flushes every data device; a device that fails fails its volume. `true`: all are flushed.
     pub(crate) fn flush_data(&self) -> bool {
-        let mut ok = true;
-        for volume in self.group.present() {
-            if volume.data.flush_sync().is_err() {
-                self.volume_failed(&volume, "flush", "I/O error");
-                ok = false;
-            }
-        }
-        ok
+        self.group
+            .present()
+            .iter()
+            .fold(true, |ok, volume| self.group.flush_volume(volume) && ok)
     }
 
     /// Writes region copies whose turn has come.
@@ -340,7 +311,8 @@ impl Applier {
                 true
             }
             Err(_) => {
-                self.volume_failed(&volume, "write of a region copy", "I/O error");
+                self.group
+                    .fail_volume(&volume, "write of a region copy", "I/O error");
                 self.group.order.lock().engine.copy_abandoned();
                 false
             }

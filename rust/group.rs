@@ -20,6 +20,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod epochs;
+mod failed;
 pub(crate) mod order;
 pub(crate) mod scan;
 pub(crate) mod start;

@@ -34,13 +34,17 @@ impl Applier {
         if !self.checkpoint_due() {
             return false;
         }
-        let begun = self.group.order.lock().engine.checkpoint_begin();
+        let Some(begun) = self.group.order.lock().engine.checkpoint_begin() else {
+            return false;
+        };
         if crate::memory::Engine::must_flush_data() && !self.flush_data() {
             return false;
         }
         let image = {
             let mut o = self.group.order.lock();
-            let flushed = o.engine.checkpoint_flushed(begun);
+            let Some(flushed) = o.engine.checkpoint_flushed(begun) else {
+                return false;
+            };
             let update = o.engine.checkpoint_update(flushed);
             let offset_lap = match (&o.engine.log, update.tail) {
                 (Log::Ring(w), Some(m)) => Some((w.ring.offset(m.place), w.ring.lap(m.place))),

@@ -128,7 +128,7 @@ impl Applier {
         let result = self.replay_range(volume, from.next(), to);
         volume.set_state(State::Parked);
         if let Err(e) = result {
-            self.volume_failed(
+            self.group.fail_volume(
                 volume,
                 "replay",
                 if e == EIO {

@@ -2,7 +2,7 @@
 
 //! The ordering rules by name, so that a test can leave one out and watch a promise break.
 //!
-//! Every rule that the design marks [X] is asked for by name at the one place that keeps it. In a
+//! Every rule that the design marks [X], and three more, is asked for by name at the one place that keeps it. In a
 //! normal build [`on`] is `const true` and costs nothing. Two kinds of build can leave rules out:
 //! the explorer (cargo feature `mutations`, a run-time set) and test builds of the module
 //! (`MUTATE=write-ahead`, one rule, fixed at compile time), which the guest scenarios must catch.
@@ -23,10 +23,14 @@ pub enum Rule {
     CutPositions,
     /// The commit point is what a completed flush covers, not what was written (X4).
     CommitIsFlushed,
+    /// A FUA log write raises the commit point by itself only when all below it is durable.
+    FuaOnDurableGround,
     /// A replica applies only up to its primary's commit point (X3).
     ApplyBelowPeerCommit,
     /// Data devices are flushed before the tail moves (X5).
     CheckpointFlush,
+    /// After a failed flush of a data device the tail stays before what it should have covered.
+    FailedFlushPins,
     /// The tail waits for the data ack, not the network ack (X6).
     TailOnDataAck,
     /// Overlapping records are applied in seq order (Y10, X9).
@@ -55,19 +59,23 @@ pub enum Rule {
     CopyFromVolume,
     /// The sync ends at the commit point when the last copy was read (R4).
     SyncEndsAtCommit,
+    /// A link that is near is in-sync only when it has all that completed before writers waited for it.
+    ClosesIn,
 }
 
 impl Rule {
     /// Every rule, for the tests that leave each out.
-    pub const ALL: [Rule; 22] = [
+    pub const ALL: [Rule; 25] = [
         Rule::WriteAhead,
         Rule::RecoveryFlush,
         Rule::NewEpoch,
         Rule::TruncateAtFork,
         Rule::CutPositions,
         Rule::CommitIsFlushed,
+        Rule::FuaOnDurableGround,
         Rule::ApplyBelowPeerCommit,
         Rule::CheckpointFlush,
+        Rule::FailedFlushPins,
         Rule::TailOnDataAck,
         Rule::OverlapOrder,
         Rule::FlushBeforeDataAck,
@@ -82,6 +90,7 @@ impl Rule {
         Rule::CopyBeforeLater,
         Rule::CopyFromVolume,
         Rule::SyncEndsAtCommit,
+        Rule::ClosesIn,
     ];
 }
 

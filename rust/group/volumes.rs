@@ -303,22 +303,12 @@ impl Group {
                 self.log_wake.notify();
                 self.moved.wait_until_always(20, done);
             }
-            if volume.data.flush_sync().is_err() {
-                pr_err!(
-                    "volume {}/{}: flush of {} failed in suspend\n",
-                    self.name.as_str(),
-                    volume.name.as_str(),
-                    volume.data.name()
-                );
-            }
         }
-        // A replica stands still between two rounds while one of its devices is suspended.
+        // Nothing is being written now, and what was is made durable: who is not there any more is not flushed by
+        // a checkpoint. A replica stands still between two rounds while one of its devices is suspended.
         let _still = self.pause.hold();
-        if volume.state() != State::Failed {
+        if volume.state() != State::Failed && self.flush_volume(volume) {
             volume.set_state(State::Suspended);
-        }
-        if self.role() == Role::Secondary {
-            let _ = volume.data.flush_sync();
         }
     }
 

@@ -160,11 +160,9 @@ impl Worker {
             self.next_volume(s);
             let plan = {
                 let o = self.group.order.lock();
-                let applied = o.engine.applier.applied();
-                let window = &o.engine.window;
                 s.sender
                     .plan(o.engine.head(), o.engine.commit(), |item, last| {
-                        window.newest_overlap(&item.range, applied, last)
+                        o.engine.volume_lacks(&item.range, last)
                     })
             };
             match plan {

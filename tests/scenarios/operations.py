@@ -257,6 +257,44 @@ def scenario_data_device_fails_and_is_reloaded(lab):
         oracle.check([target], journals, require="acked-all")
 
 
+def scenario_flush_fails_and_the_cache_is_lost(lab):
+    """A data device's flush fails once and its cache is gone: flushes that succeed later prove nothing about it. After a
+    reload everything is replayed from the log; on the primary and on a secondary."""
+    guests = pair.boot(lab, volumes=2, size=16 * MIB, srl=96 * MIB, volatile=True)
+    p = Pair(guests, 2, mode="logged", link_options=LINK_OPTIONS).configure()
+    journals = []
+    for number, host in enumerate(p.hosts):
+        p.a.wait_in_sync()
+        writers = load.Load(p.a, seed=number, options="--fsync-every 20 --keep-going")
+        writers.wait_acked(60)
+        host.guest.nbd("fail flush on data")
+        host.wait("a failed volume", lambda s: pick(s["volumes"], "data")["state"] == "failed")
+        print(f"note: {host.name}: {host.guest.nbd(f'lose {number} data')}")
+        host.guest.nbd("fail flush off data")
+        # Other volumes go on, and checkpoints are tried.
+        done = writers.acked()
+        if host is p.a:
+            writers.stop()
+        else:
+            writers.wait_acked(done + 200)
+            writers.stop()
+        time.sleep(2.5)
+        assert host.volume("data")["state"] == "failed", host.status()
+        host.sh("dmsetup suspend db-data")
+        host.sh(f'dmsetup load db-data --table "{host.table("data")}"')
+        host.sh("dmsetup resume db-data")
+        host.wait("all volumes", lambda s: all(v["state"] in ("active", "replica") for v in s["volumes"]))
+        journals.append(writers.save(lab.folder / f"journal-{number}"))
+        p.a.wait_in_sync()
+    p.same()
+    p.a.down()
+    images = []
+    for disk in ("data", "data2"):
+        images.append(lab.folder / f"end-{disk}.img")
+        p.a.guest.disks[disk].copy_to(images[-1])
+    oracle.check(images, journals, require="acked-all")
+
+
 def scenario_secondary_is_suspended(lab):
     """A suspended secondary stands still at one record in all its volumes; the primary goes on, in sync mode as far
     as the secondary's memory reaches; nothing is taken for lost, and all of it drains afterwards."""
@@ -380,6 +418,7 @@ def scenario_takeover_without_a_ring_dies_half_way(lab):
 
 
 for _one in (scenario_unlogged_takeover, scenario_data_device_fails_and_is_reloaded,
-             scenario_secondary_is_suspended, scenario_takeover_dies_half_way,
+             scenario_flush_fails_and_the_cache_is_lost, scenario_secondary_is_suspended,
+             scenario_takeover_dies_half_way,
              scenario_takeover_without_a_ring_dies_half_way):
     _one.guests = 0

@@ -112,7 +112,8 @@ impl<M: Memory> Engine<M> {
         {
             return Some(Apply::Round { first, last });
         }
-        (needs > Seq::NONE && needs <= self.applier.applied()).then_some(Apply::FlushData)
+        // Above the clean position no flush helps.
+        (needs > Seq::NONE && needs <= self.applier.clean()).then_some(Apply::FlushData)
     }
 
     /// The round ended. `ok`: every write of it succeeded.

@@ -7,6 +7,7 @@
 //! order cannot be got wrong by the caller: [`Begun`] -> [`Flushed`] -> [`Update`] -> space.
 //!
 //! Trace X5 without the flush: W1 applied (device cache), tail moves past it, power cut: W1 is nowhere.
+//! A failed flush ends the checkpoint and pins the next ones ([`Engine::data_flush_failed`]).
 //! Trace X6 with the network ack instead of the data ack: the peer holds W1 in memory only, the tail
 //! moves, both hosts lose power: the peer never gets W1, the primary has it.
 
@@ -50,24 +51,39 @@ pub struct Update {
 }
 
 impl<M: Memory> Engine<M> {
-    /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`].
-    pub fn checkpoint_begin(&self) -> Begun {
+    /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`]; where that failed, call
+    /// [`Self::data_flush_failed`].
+    ///
+    /// `None`: memory no longer knows the chain where a checkpoint would be, because a flush failed and the records
+    /// after the last good one are to be replayed. There is nothing to state then that the superblock does not state.
+    pub fn checkpoint_begin(&self) -> Option<Begun> {
         let upto = self.applier.clean();
-        Begun {
+        Some(Begun {
             upto,
-            // Known: memory keeps what is not clean yet.
-            chain: self.window.chain_at(upto).unwrap_or_default(),
+            chain: self.window.chain_at(upto)?,
             copies: self.copies.unflushed(),
-        }
+        })
     }
 
-    /// The data devices were flushed after [`Self::checkpoint_begin`].
-    pub fn checkpoint_flushed(&mut self, begun: Begun) -> Flushed {
+    /// The data devices were flushed after [`Self::checkpoint_begin`]. `None`: meanwhile a flush failed elsewhere, or
+    /// a write, so that this one proves nothing.
+    pub fn checkpoint_flushed(&mut self, begun: Begun) -> Option<Flushed> {
+        if begun.upto > self.applier.clean() {
+            return None;
+        }
         self.applier.data_flushed(begun.upto);
         self.copies.flushed(begun.copies);
-        Flushed {
+        Some(Flushed {
             upto: begun.upto,
             chain: begun.chain,
+        })
+    }
+
+    /// A flush of a data device failed, in a checkpoint or elsewhere.
+    pub fn data_flush_failed(&mut self) {
+        if on(Rule::FailedFlushPins) {
+            self.applier.flush_failed();
+            self.copies.flush_failed();
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Copies {
     flushed: u64,
     end: Option<(Seq, u64)>,
     syncing: bool,
+    /// A copy of this session is lost.
+    lost: bool,
 }
 
 impl Copies {
@@ -80,11 +82,19 @@ impl Copies {
 
     /// Whether a flush would cover copies that are not durable yet.
     pub(super) fn want_flush(&self) -> bool {
-        self.written > self.flushed
+        self.written > self.flushed && !self.lost
     }
 
     pub(super) fn flushed(&mut self, upto: u64) {
-        self.flushed = self.flushed.max(upto);
+        if !self.lost {
+            self.flushed = self.flushed.max(upto);
+        }
+    }
+
+    /// Copies that are not durable yet may be gone. None of this session counts any more; the next one sends them
+    /// again.
+    pub(super) fn flush_failed(&mut self) {
+        self.lost |= self.want_flush();
     }
 
     /// Whether the sync is over once everything up to `applied` is flushed.
@@ -108,6 +118,7 @@ impl Copies {
         }
         self.base = self.written;
         self.end = None;
+        self.lost = false;
     }
 
     pub(super) fn restart(&mut self, syncing: bool) {
@@ -143,6 +154,14 @@ impl<M: Memory> Engine<M> {
         }
     }
 
+    /// Whether a data volume lacks a record up to `upto` that overlaps `range`: it is not written yet, or the device
+    /// failed, or the volume is not there. Then the region is neither read for a copy nor written by one.
+    pub fn volume_lacks(&self, range: &Range, upto: Seq) -> bool {
+        let clean = self.applier.clean();
+        // What a failed flush may have lost need not be in memory any more.
+        clean < self.window.base() || self.window.newest_overlap(range, clean, upto).is_some()
+    }
+
     fn is_held(&self, item: u64) -> bool {
         let c = &self.copies;
         c.waiting
@@ -155,21 +174,18 @@ impl<M: Memory> Engine<M> {
     /// The copy to write now, if its turn has come: all records up to `after` are here, those that overlap it
     /// are written. Report with [`Self::copy_written`].
     pub fn next_copy(&mut self) -> Option<Copy> {
-        if self.applier.round().is_some() || self.copies.writing.is_some() {
+        if self.applier.round().is_some() || self.copies.writing.is_some() || self.copies.lost {
             return None;
         }
         let next = self.copies.last_written().saturating_add(1);
-        let head = self.window.head();
-        let applied = self.applier.applied();
-        let window = &self.window;
-        let place = self.copies.waiting.iter_mut().find(|c| {
+        let i = self.copies.waiting.iter().position(|c| {
             c.is_some_and(|c| {
                 c.item == next
-                    && head >= c.after
-                    && window.newest_overlap(&c.range, applied, c.after).is_none()
+                    && self.window.head() >= c.after
+                    && !self.volume_lacks(&c.range, c.after)
             })
         })?;
-        self.copies.writing = place.take();
+        self.copies.writing = self.copies.waiting.get_mut(i)?.take();
         self.copies.writing
     }
 

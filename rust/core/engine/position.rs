@@ -171,7 +171,7 @@ impl Positions {
         if l.in_sync || l.mode == Mode::Async || l.needs_sync || l.syncing {
             return false;
         }
-        if l.level() >= l.closing.unwrap_or(head) {
+        if l.level() >= l.closing.unwrap_or(head) || (near && !on(Rule::ClosesIn)) {
             l.in_sync = true;
             l.closing = None;
         } else if near && l.closing.is_none() {

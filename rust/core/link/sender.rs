@@ -94,14 +94,9 @@ impl Sender {
         self.sent_bytes
     }
 
-    /// What to send. `head`: newest record; `applied`: what is on this host's data volumes;
-    /// `overlap(item)`: the newest record up to the last sent one that overlaps the region and is not there yet.
-    pub fn plan(
-        &self,
-        head: Seq,
-        commit: Seq,
-        overlap: impl FnOnce(&CopyItem, Seq) -> Option<Seq>,
-    ) -> Send {
+    /// What to send. `head`: newest record; `lacks(item, last)`: whether the data volume lacks a record up to `last`
+    /// that overlaps the region, see [`Engine::volume_lacks`](crate::engine::Engine::volume_lacks).
+    pub fn plan(&self, head: Seq, commit: Seq, lacks: impl FnOnce(&CopyItem, Seq) -> bool) -> Send {
         let last = self.sent;
         if let Some(c) = &self.copies {
             if let Some(item) = c.read() {
@@ -116,10 +111,10 @@ impl Sender {
             } else if let Some(item) = c.wanted(last) {
                 if self.has_credit(item.range.bytes().0) {
                     // What was sent must be on the volume before the region is read from it (R1).
-                    match overlap(&item, last) {
-                        Some(_) if on(Rule::CopyAfterWrites) => return self.commit_only(commit),
-                        Some(_) | None => return Send::ReadCopy(item),
+                    if lacks(&item, last) && on(Rule::CopyAfterWrites) {
+                        return self.commit_only(commit);
                     }
+                    return Send::ReadCopy(item);
                 }
             } else if let Some((end, items)) = c.end() {
                 return Send::SyncEnd { end, items };

@@ -176,7 +176,7 @@ impl<I: Store<Mark>> Writer<I> {
             chain,
         });
         // Alone and on durable ground: one write makes it durable, no flush needed.
-        let fua = fua && busy == 0 && self.commit == first.prev();
+        let fua = fua && busy == 0 && self.stands_on_durable(first);
         if let Some(f) = self.in_flight.get_mut(id) {
             *f = Some(InFlight {
                 first,
@@ -197,6 +197,11 @@ impl<I: Store<Mark>> Writer<I> {
             durable: self.commit,
             fua,
         })
+    }
+
+    /// Nothing below `first` can be lost any more.
+    fn stands_on_durable(&self, first: Seq) -> bool {
+        self.commit == first.prev() || !on(Rule::FuaOnDurableGround)
     }
 
     /// The log write `id` ended.
@@ -226,7 +231,7 @@ impl<I: Store<Mark>> Writer<I> {
                 break;
             };
             if let Some(f) = f.take() {
-                if f.fua && self.commit == f.first.prev() {
+                if f.fua && self.stands_on_durable(f.first) {
                     self.commit = f.last;
                 }
                 self.written = f.last;

@@ -191,7 +191,7 @@ impl World {
             let applied = on.eng.applier.applied();
             // After a restart with caches kept the volumes are ahead of the replay.
             let replaying = s.ring && applied < on.replay;
-            if still && !redo && !replaying {
+            if still && !redo && !replaying && !on.failed {
                 let now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
                 if now != image(cfg, hist, applied) {
                     return broken(format!(

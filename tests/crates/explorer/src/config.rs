@@ -69,6 +69,8 @@ pub struct Config {
     pub reorder: bool,
     /// Messages lost or doubled.
     pub faults: u8,
+    /// Failures of devices, both sides together.
+    pub errors: u8,
     /// Messages of an ended session stay under way.
     pub stale: bool,
     /// Data writes, flushes and reads take time.
@@ -103,6 +105,7 @@ impl Config {
         queue: 0,
         reorder: false,
         faults: 0,
+        errors: 0,
         stale: false,
         fine: false,
         takeover: false,

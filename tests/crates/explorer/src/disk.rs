@@ -194,6 +194,12 @@ impl LogDev {
         self.tidy();
     }
 
+    pub fn flush_fails(&mut self) {
+        for l in &mut self.laid {
+            l.marked = false;
+        }
+    }
+
     pub fn flush(&mut self) {
         self.flush_begins();
         self.flush_ends();

@@ -19,6 +19,16 @@ pub enum Ev {
     CheckpointFlush(usize),
     CheckpointFlushed(usize),
     SuperblockDone(usize),
+    /// A log write fails; its parts may be there.
+    BatchFails(usize, usize),
+    /// A log flush fails.
+    LogFlushFails(usize),
+    /// Data writes fail; `true`: the device took them all the same.
+    RoundFails(usize, bool),
+    /// Writing a region copy fails.
+    CopyFails(usize),
+    /// A flush of the data devices fails, and what their caches held is gone.
+    DataFlushFails(usize),
     Boot(usize),
     /// Power cut; which of the outcomes.
     Cut(usize, usize),
@@ -65,6 +75,12 @@ impl fmt::Display for Ev {
             Ev::CheckpointFlush(s) => write!(f, "{}: checkpoint: data flush starts", side(*s)),
             Ev::CheckpointFlushed(s) => write!(f, "{}: checkpoint: superblock starts", side(*s)),
             Ev::SuperblockDone(s) => write!(f, "{}: superblock is durable", side(*s)),
+            Ev::BatchFails(s, i) => write!(f, "{}: log write {i} FAILS", side(*s)),
+            Ev::LogFlushFails(s) => write!(f, "{}: log flush FAILS", side(*s)),
+            Ev::RoundFails(s, false) => write!(f, "{}: data writes FAIL", side(*s)),
+            Ev::RoundFails(s, true) => write!(f, "{}: data writes FAIL, but are there", side(*s)),
+            Ev::CopyFails(s) => write!(f, "{}: writing a region copy FAILS", side(*s)),
+            Ev::DataFlushFails(s) => write!(f, "{}: data flush FAILS, caches are lost", side(*s)),
             Ev::Boot(s) => write!(f, "{}: starts, scans its log", side(*s)),
             Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
             Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),

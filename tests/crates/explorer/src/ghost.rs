@@ -49,5 +49,6 @@ pub struct Ghost {
     pub crashes: [u8; 2],
     pub drops: u8,
     pub faults: u8,
+    pub errors: u8,
     pub checkpoints: [u8; 2],
 }

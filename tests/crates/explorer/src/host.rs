@@ -84,6 +84,8 @@ pub struct On {
     pub log_flush: bool,
     /// Data writes in flight.
     pub round: Writes,
+    /// A data device failed: until it was started again its volumes are no point of the order.
+    pub failed: bool,
     /// A region copy being written.
     pub copying: Writes,
     /// Region copies that arrived: item, content.
@@ -299,6 +301,7 @@ impl Host {
             batches: Default::default(),
             log_flush: false,
             round: Vec::new(),
+            failed: false,
             copying: Vec::new(),
             arrived: Vec::new(),
             checkpoint: None,

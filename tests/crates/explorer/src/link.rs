@@ -121,14 +121,9 @@ impl World {
         let Some(sender) = on.sender else {
             return Ok(false);
         };
-        let (head, commit, applied) = (
-            on.eng.window.head(),
-            on.eng.commit(),
-            on.eng.applier.applied(),
-        );
-        let window = &on.eng.window;
-        let plan = sender.plan(head, commit, |item, last| {
-            window.newest_overlap(&item.range, applied, last)
+        let commit = on.eng.commit();
+        let plan = sender.plan(on.eng.window.head(), commit, |item, last| {
+            on.eng.volume_lacks(&item.range, last)
         });
         let (oldest, base) = (on.eng.oldest(), on.eng.window.base());
         let sender = on.sender.as_mut().expect("in a session");

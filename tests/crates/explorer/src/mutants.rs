@@ -5,7 +5,7 @@
 use replicate_core::{group::Mode, rules::Rule};
 
 use crate::{
-    config::{w, Config, Op},
+    config::{fua, w, Config, Op},
     event::Ev,
     runs::{connected, no_ring, ring, run, syncing, ONE},
     world::{P, S},
@@ -72,8 +72,14 @@ pub fn mutation(rule: Rule) -> Config {
             ..ring("X19", vec![w(0), w(1), w(0), w(1)])
         },
         Rule::CommitIsFlushed => run("X4", vec![w(0)]),
+        Rule::FuaOnDurableGround => run("FUA", vec![w(0), fua(1)]),
         Rule::ApplyBelowPeerCommit => ring("X3", vec![w(0)]),
         Rule::CheckpointFlush => run("X5", vec![w(0)]),
+        Rule::FailedFlushPins => Config {
+            errors: 1,
+            checkpoints: 2,
+            ..run("failed flush", vec![w(0)])
+        },
         Rule::TailOnDataAck => calm(Config {
             checkpoints: 2,
             ..ring("X6", vec![w(0), w(1)])
@@ -141,5 +147,9 @@ pub fn mutation(rule: Rule) -> Config {
         Rule::CopyBeforeLater => sync(ring("R2", vec![w(0)])),
         Rule::CopyFromVolume => sync(ring("R3", vec![w(0)])),
         Rule::SyncEndsAtCommit => sync(ring("R4", vec![w(0)])),
+        Rule::ClosesIn => calm(Config {
+            mode: Mode::Received,
+            ..ring("closing in", vec![w(0), w(1)])
+        }),
     }
 }

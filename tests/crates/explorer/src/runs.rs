@@ -116,6 +116,13 @@ fn local(long: bool) -> Vec<Config> {
             volatile: false,
             ..run("local: log without cache", vec![w(0), w(1), Op::Flush])
         },
+        Config {
+            errors: 2,
+            checkpoints: 2,
+            fine: true,
+            resets: long,
+            ..run("local: devices fail", vec![w(0), fua(1), Op::Flush])
+        },
     ];
     if long {
         v.push(Config {
@@ -160,6 +167,14 @@ fn ring_peer(long: bool) -> Vec<Config> {
             secondary_crashes: 1,
             prefix: connected(),
             ..ring("ring: both crash", vec![w(0)])
+        },
+        Config {
+            errors: 1,
+            secondary_crashes: 1,
+            resets: false,
+            fine: true,
+            prefix: connected(),
+            ..ring("ring: devices fail", vec![w(0)])
         },
     ];
     if long {
@@ -211,6 +226,15 @@ fn ring_less_peer(long: bool) -> Vec<Config> {
             fine: true,
             prefix: connected(),
             ..no_ring("no ring: slow data writes", vec![w(0), w(1)])
+        },
+        Config {
+            errors: 1,
+            primary_crashes: 0,
+            secondary_crashes: 1,
+            resets: false,
+            fine: true,
+            prefix: connected(),
+            ..no_ring("no ring: devices fail", vec![w(0), w(1)])
         },
     ];
     if long {
@@ -429,6 +453,18 @@ fn resync(long: bool) -> Vec<Config> {
             ..no_ring("resync: no ring", vec![w(0)])
         },
     ];
+    v.push(Config {
+        sync: true,
+        errors: 1,
+        drops: 1,
+        primary_crashes: 0,
+        secondary_crashes: 1,
+        resets: false,
+        checkpoints: 2,
+        blocks: ONE,
+        prefix: syncing(),
+        ..ring("resync: devices fail", vec![w(0)])
+    });
     v.push(Config {
         give_up: true,
         drops: 1,

@@ -154,6 +154,9 @@ impl World {
                 all.push(Ev::BatchDone(s, i));
             }
         }
+        if self.ghost.errors > 0 {
+            self.failures(s, all);
+        }
         if on.log_flush {
             all.push(Ev::LogFlushed(s));
         }
@@ -193,6 +196,7 @@ impl World {
                 && !h.sb.inconsistent;
             if may
                 && on.taking.is_none()
+                && !on.failed
                 && self.welcome.is_none()
                 && !h.sb.line.is_empty()
                 && h.pending.is_none()
@@ -204,6 +208,28 @@ impl World {
             }
         }
         self.crashes(cfg, s, all);
+    }
+
+    fn failures(&self, s: usize, all: &mut Vec<Ev>) {
+        let h = &self.hosts[s];
+        let on = h.on();
+        for (i, b) in on.batches.iter().enumerate() {
+            if b.is_some() {
+                all.push(Ev::BatchFails(s, i));
+            }
+        }
+        if on.log_flush || h.can_flush_log() {
+            all.push(Ev::LogFlushFails(s));
+        }
+        if !on.round.is_empty() {
+            all.extend([Ev::RoundFails(s, false), Ev::RoundFails(s, true)]);
+        }
+        if !on.copying.is_empty() {
+            all.push(Ev::CopyFails(s));
+        }
+        if on.checkpoint.is_some() || h.vols.iter().any(|b| !b.cache.is_empty()) {
+            all.push(Ev::DataFlushFails(s));
+        }
     }
 
     fn crashes(&self, cfg: &Config, s: usize, all: &mut Vec<Ev>) {

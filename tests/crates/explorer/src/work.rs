@@ -13,6 +13,7 @@ use replicate_core::{
 use crate::{
     config::Config,
     disk::{Batch, Line},
+    event::Ev,
     host::{writes_of, Eng, Host, Why, LINK},
 };
 
@@ -62,6 +63,56 @@ impl Host {
         let (batch, fua) = on.batches[id].take().expect("in flight");
         self.log.ended(&batch, fua || !cfg.volatile);
         on.eng.batch_done(id, true);
+    }
+
+    /// A device fails. `false`: nothing was under way that could.
+    pub fn fails(&mut self, ev: Ev) -> bool {
+        match ev {
+            Ev::BatchFails(_, id) => {
+                // As if it were still on its way: any part of it may be there, no flush covers it.
+                let on = self.on_mut();
+                on.batches[id] = None;
+                on.eng.batch_done(id, false);
+            }
+            Ev::LogFlushFails(_) => {
+                if !self.on().log_flush && !self.start_log_flush() {
+                    return false;
+                }
+                self.log.flush_fails();
+                let on = self.on_mut();
+                on.log_flush = false;
+                on.eng.flush_done(false);
+            }
+            Ev::RoundFails(_, taken) => {
+                let round = std::mem::take(&mut self.on_mut().round);
+                if taken {
+                    for (b, v) in round {
+                        self.vols[b].write(v);
+                    }
+                }
+                let on = self.on_mut();
+                on.failed = true;
+                on.eng.round_done(false);
+            }
+            Ev::CopyFails(_) => {
+                let on = self.on_mut();
+                on.copying.clear();
+                on.failed = true;
+                on.eng.copy_abandoned();
+            }
+            Ev::DataFlushFails(_) => {
+                for b in &mut self.vols {
+                    b.cache.clear();
+                    b.marked = 0;
+                }
+                let on = self.on_mut();
+                on.failed = true;
+                on.checkpoint = None;
+                on.eng.data_flush_failed();
+            }
+            _ => return false,
+        }
+        true
     }
 
     pub fn can_flush_log(&self) -> bool {
@@ -148,12 +199,17 @@ impl Host {
         (0..round.len()).any(|i| round[i + 1..].iter().any(|w| w.0 == round[i].0))
     }
 
-    pub fn checkpoint_begins(&mut self) {
+    /// `false`: there is nothing that it could state.
+    pub fn checkpoint_begins(&mut self) -> bool {
         let on = self.on.as_mut().expect("host is up");
-        on.checkpoint = Some(on.eng.checkpoint_begin());
+        on.checkpoint = on.eng.checkpoint_begin();
+        if on.checkpoint.is_none() {
+            return false;
+        }
         for b in &mut self.vols {
             b.flush_begins();
         }
+        true
     }
 
     /// The flush ended: the superblock is on its way.
@@ -166,7 +222,9 @@ impl Host {
             }
             b.marked = 0;
         }
-        let flushed = on.eng.checkpoint_flushed(begun);
+        let Some(flushed) = on.eng.checkpoint_flushed(begun) else {
+            return;
+        };
         let update = on.eng.checkpoint_update(flushed);
         let mut sb = self.sb.clone();
         sb.applied = update.applied;

@@ -107,6 +107,7 @@ impl World {
                 crashes: [cfg.primary_crashes, cfg.secondary_crashes],
                 drops: cfg.drops,
                 faults: cfg.faults,
+                errors: cfg.errors,
                 checkpoints: [cfg.checkpoints; 2],
             },
         }
@@ -162,7 +163,9 @@ impl World {
             }
             Ev::CheckpointFlush(s) => {
                 self.ghost.checkpoints[s] -= 1;
-                self.hosts[s].checkpoint_begins();
+                if !self.hosts[s].checkpoint_begins() {
+                    return Ok(false);
+                }
                 if !cfg.fine {
                     self.hosts[s].checkpoint_flushed();
                 }
@@ -173,6 +176,14 @@ impl World {
                 Ok(true)
             }
             Ev::SuperblockDone(s) => self.superblock_done(cfg, s),
+            Ev::BatchFails(s, _)
+            | Ev::LogFlushFails(s)
+            | Ev::RoundFails(s, _)
+            | Ev::CopyFails(s)
+            | Ev::DataFlushFails(s) => {
+                self.ghost.errors -= 1;
+                Ok(self.hosts[s].fails(ev))
+            }
             Ev::Boot(S) if self.hosts[S].sb.primary => {
                 // The takeover's superblock made it, the host did not: it starts as the primary that it is.
                 let (end, found) = (self.hosts[S].sb.commit, self.hosts[S].durable_head());

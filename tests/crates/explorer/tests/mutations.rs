@@ -65,8 +65,10 @@ mutations! {
     truncate_at_fork: TruncateAtFork,
     cut_positions: CutPositions,
     commit_is_flushed: CommitIsFlushed,
+    fua_on_durable_ground: FuaOnDurableGround,
     apply_below_peer_commit: ApplyBelowPeerCommit,
     checkpoint_flush: CheckpointFlush,
+    failed_flush_pins: FailedFlushPins,
     tail_on_data_ack: TailOnDataAck,
     overlap_order: OverlapOrder,
     flush_before_data_ack: FlushBeforeDataAck,
@@ -81,4 +83,5 @@ mutations! {
     copy_before_later: CopyBeforeLater,
     copy_from_volume: CopyFromVolume,
     sync_ends_at_commit: SyncEndsAtCommit,
+    closes_in: ClosesIn,
 }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Data devices that fail.
+//!
+//! A failed write pins the checkpoint before its round; a failed flush pins it where the last good one was, because
+//! the device may have dropped what it held, and a later flush that succeeds says nothing about that. The volume takes
+//! no more I/O. When its table is loaded again it is brought up to the others from the log
+//! ([`crate::applier::replay`]); without a ring, by adding the group again.
+//!
+//! Called by the applier and by suspend, process context. Locks: the order lock, for the pin alone.
+
+use super::Group;
+use crate::{
+    event::{self, Code, Severity},
+    reason::Reason,
+    refuse::Refusal,
+    volume::{State, Volume},
+};
+use kernel::prelude::*;
+use replicate_core::engine::Log;
+
+impl Group {
+    /// A data device failed: the volume takes no more I/O until it is activated again. May sleep.
+    pub(crate) fn fail_volume(&self, volume: &Volume, what: &str, why: &str) {
+        volume.set_state(State::Failed);
+        let repair = match self.order.lock().engine.log {
+            Log::Ring(_) => "the log keeps what it lacks; repair it, then reload its table",
+            Log::NoRing(_) => {
+                "repair it, then remove the group and add it again: the primary sends what it lacks"
+            }
+        };
+        let text = Refusal::new(
+            EIO,
+            format_args!(
+                "data device {} of volume {}/{}: {what} failed ({why}); {repair}",
+                volume.data.name(),
+                self.name.as_str(),
+                volume.name.as_str()
+            ),
+        );
+        pr_err!("{}\n", text.text());
+        self.set_reason(Reason::DataFailed, text.text());
+        event::volume(
+            self,
+            volume,
+            Code::VolumeFailed,
+            Severity::Critical,
+            text.text(),
+        );
+        self.log_wake.notify();
+    }
+
+    /// Makes what was written to a volume's data device durable. `false`: it failed, and the volume with it. May
+    /// sleep.
+    pub(crate) fn flush_volume(&self, volume: &Volume) -> bool {
+        let flushed = volume.data.flush_sync().is_ok();
+        if !flushed {
+            // First, so that no checkpoint believes a flush that comes after this one.
+            self.order.lock().engine.data_flush_failed();
+            self.fail_volume(volume, "flush", "I/O error");
+        }
+        flushed
+    }
+}
