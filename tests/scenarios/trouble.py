@@ -101,7 +101,7 @@ def scenario_killed_hosts_resume(lab):
     a.wait_link(LINK, "streaming", "catching-up", timeout=60)
     count = writers.acked()
     writers.wait_acked(count + 100)
-    a.wait_link(LINK, "streaming", timeout=60)
+    a.wait_link(LINK, "streaming", timeout=180)
     events = b.events()
     a.guest.kill()
     a.guest.start().wait_boot()

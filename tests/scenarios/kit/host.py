@@ -152,7 +152,7 @@ class Host:
     def volume(self, volume: str = "data") -> dict:
         return pick(self.status()["volumes"], volume)
 
-    def wait(self, what: str, test, timeout: float = 60, every: float = 0.1) -> dict:
+    def wait(self, what: str, test, timeout: float = 120, every: float = 0.1) -> dict:
         """Waits until `test(group status)` holds; the status that it held for."""
         end = time.monotonic() + timeout
         while True:
@@ -163,16 +163,16 @@ class Host:
                 raise Waited(f"{self.name}: not {what} within {timeout} s: {brief(status)}")
             time.sleep(every)
 
-    def wait_link(self, link: str, *states: str, timeout: float = 60) -> dict:
+    def wait_link(self, link: str, *states: str, timeout: float = 120) -> dict:
         status = self.wait(f"link {link} {' or '.join(states)}",
                            lambda s: pick(s["links"], link)["state"] in states, timeout)
         return pick(status["links"], link)
 
-    def wait_in_sync(self, link: str = "dr", timeout: float = 60) -> dict:
+    def wait_in_sync(self, link: str = "dr", timeout: float = 120) -> dict:
         return self.wait(f"in-sync on {link}", lambda s: pick(s["links"], link).get("in_sync"),
                          timeout)
 
-    def wait_drained(self, link: str = "dr", timeout: float = 60) -> dict:
+    def wait_drained(self, link: str = "dr", timeout: float = 120) -> dict:
         """The peer has applied all that was ever written here."""
         def drained(status):
             found = pick(status["links"], link)
@@ -180,12 +180,12 @@ class Host:
                     and found.get("applied_seq") == status["head_seq"])
         return self.wait(f"drained to {link}", drained, timeout)
 
-    def wait_active(self, timeout: float = 60) -> dict:
+    def wait_active(self, timeout: float = 120) -> dict:
         """Every volume serves reads and writes."""
         return self.wait("active", lambda s: s["state"] == "active" and s["volumes"] and all(
             v["state"] == "active" for v in s["volumes"]), timeout)
 
-    def wait_replica(self, timeout: float = 60) -> dict:
+    def wait_replica(self, timeout: float = 120) -> dict:
         return self.wait("a consistent replica", lambda s: s.get("replica_state") == "consistent",
                          timeout)
 
@@ -213,7 +213,7 @@ def seen(job, **wanted) -> list:
     return found
 
 
-def wait_event(job, timeout: float = 30, **wanted) -> dict:
+def wait_event(job, timeout: float = 60, **wanted) -> dict:
     end = time.monotonic() + timeout
     while True:
         found = seen(job, **wanted)

@@ -29,7 +29,7 @@ class Load:
     def acked(self) -> int:
         return self.journal().count(b"\nC ")
 
-    def wait_acked(self, count: int, timeout: float = 60):
+    def wait_acked(self, count: int, timeout: float = 120):
         end = time.monotonic() + timeout
         while self.acked() < count:
             if not self.job.running():
@@ -38,7 +38,7 @@ class Load:
                 raise AssertionError(f"{self.acked()} of {count} writes done within {timeout} s")
             time.sleep(0.02)
 
-    def stop(self, timeout: float = 60):
+    def stop(self, timeout: float = 120):
         """Ends the writers; what is under way is waited for."""
         if self.job.running():
             self.job.kill()
