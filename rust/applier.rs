@@ -6,8 +6,9 @@
 //! has come, checkpoint when due. It waits for its own I/O, which nobody else does, so it is also the only
 //! one that writes superblocks while the group runs (commands that must write one pause it first).
 //!
-//! Failure of a data write: the volume becomes `failed` and the checkpoint is pinned before that round;
-//! the log keeps everything from there on, so activating the volume again replays it.
+//! Failure of a data write or flush: the volume becomes `failed` and the checkpoint is pinned at the last good
+//! flush; the log keeps everything from there on, so activating the volume again replays it. What is suspended is
+//! not written to: it may come back with another device.
 //!
 //! Locks: the order lock for each step; the superblock mutex while it writes one.
 
@@ -179,7 +180,9 @@ impl Applier {
                 o.volume(slot.record.range.volume),
             )
         };
-        let Some(volume) = volume.filter(|v| v.state() != State::Failed) else {
+        // What is suspended may come back with another device, and is brought up to the others then.
+        let there = |v: &Arc<Volume>| !matches!(v.state(), State::Failed | State::Suspended);
+        let Some(volume) = volume.filter(there) else {
             return false;
         };
         let Some(unit) = self.units.pop() else {
@@ -272,16 +275,20 @@ impl Applier {
         false
     }
 
-    /// Flushes every data device; a device that fails fails its volume. `true`: all are flushed.
+    /// Flushes every data device; a device that fails fails its volume. `true`: all that are there are flushed.
     pub(crate) fn flush_data(&self) -> bool {
-        self.group
-            .present()
-            .iter()
-            .fold(true, |ok, volume| self.group.flush_volume(volume) && ok)
+        self.group.present().is_ok_and(|volumes| {
+            volumes
+                .iter()
+                .fold(true, |ok, volume| self.group.flush_volume(volume) && ok)
+        })
     }
 
     /// Writes region copies whose turn has come.
     fn copies(&mut self) -> bool {
+        if self.must_hold() {
+            return false;
+        }
         let next = self.group.order.lock().engine.next_copy();
         let Some(copy) = next else {
             return false;

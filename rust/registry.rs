@@ -207,7 +207,7 @@ impl Drop for Cleanup {
         for entry in entries.iter() {
             let _turn = entry.turn();
             if let Some(listeners) = &listeners {
-                for link in entry.group.all_links().iter() {
+                for link in (0..).map_while(|i| entry.group.link_at(i)) {
                     link.stop(listeners);
                 }
             }

@@ -384,7 +384,7 @@ fn info(p: &Instanced, out: &mut Writer<'_>) -> fmt::Result {
         "{role} {} {head} {commit} {applied} {used}/{size}",
         p.volume.state().name()
     )?;
-    let links = p.group.all_links();
+    let links = p.group.all_links().map_err(|_| fmt::Error)?;
     write!(out, " {}", links.len())?;
     for link in links.iter() {
         write!(out, " {} {}", link.name.as_str(), link.state_name())?;

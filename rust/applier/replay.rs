@@ -90,7 +90,10 @@ impl Applier {
     /// Opens volumes whose replay is over, and replays those that came late.
     pub(super) fn late_volumes(&mut self) -> bool {
         let mut any = false;
-        for volume in self.group.present() {
+        let Ok(present) = self.group.present() else {
+            return false;
+        };
+        for volume in present {
             if volume.state() != State::Parked || volume.id().is_none() {
                 continue;
             }
@@ -139,7 +142,7 @@ impl Applier {
             );
             return false;
         }
-        true
+        self.group.flush_volume(volume)
     }
 
     fn replay_range(&mut self, volume: &Arc<Volume>, from: Seq, to: Seq) -> Result {
@@ -164,7 +167,7 @@ impl Applier {
                 .unwrap_or(to)
                 .next();
         }
-        volume.data.flush_sync()
+        Ok(())
     }
 
     fn open(&self, volume: &Volume, role: Role) {

@@ -144,7 +144,7 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
             ));
         }
     }
-    let present = group.present();
+    let present = group.present()?;
     if let Some(first) = present.first() {
         return Err(Refusal::new(
             EBUSY,

@@ -29,8 +29,8 @@ pub enum Rule {
     ApplyBelowPeerCommit,
     /// Data devices are flushed before the tail moves (X5).
     CheckpointFlush,
-    /// After a failed flush of a data device the tail stays before what it should have covered.
-    FailedFlushPins,
+    /// When a data device failed, the tail stays where its last good flush was.
+    DeviceFailurePins,
     /// The tail waits for the data ack, not the network ack (X6).
     TailOnDataAck,
     /// Overlapping records are applied in seq order (Y10, X9).
@@ -75,7 +75,7 @@ impl Rule {
         Rule::FuaOnDurableGround,
         Rule::ApplyBelowPeerCommit,
         Rule::CheckpointFlush,
-        Rule::FailedFlushPins,
+        Rule::DeviceFailurePins,
         Rule::TailOnDataAck,
         Rule::OverlapOrder,
         Rule::FlushBeforeDataAck,

@@ -22,11 +22,14 @@ use replicate_core::engine::Log;
 impl Group {
     /// A data device failed: the volume takes no more I/O until it is activated again. May sleep.
     pub(crate) fn fail_volume(&self, volume: &Volume, what: &str, why: &str) {
-        volume.set_state(State::Failed);
-        let repair = match self.order.lock().engine.log {
-            Log::Ring(_) => "the log keeps what it lacks; repair it, then reload its table",
-            Log::NoRing(_) => {
-                "repair it, then remove the group and add it again: the primary sends what it lacks"
+        let repair = {
+            let mut o = self.order.lock();
+            // With the pin first: no checkpoint may believe a flush that comes after this.
+            o.engine.data_device_failed();
+            volume.set_state(State::Failed);
+            match o.engine.log {
+                Log::Ring(_) => "the log keeps what it lacks; repair it, then reload its table",
+                Log::NoRing(_) => "repair it, then remove the group and add it again: the primary sends what it lacks",
             }
         };
         let text = Refusal::new(
@@ -55,8 +58,6 @@ impl Group {
     pub(crate) fn flush_volume(&self, volume: &Volume) -> bool {
         let flushed = volume.data.flush_sync().is_ok();
         if !flushed {
-            // First, so that no checkpoint believes a flush that comes after this one.
-            self.order.lock().engine.data_flush_failed();
             self.fail_volume(volume, "flush", "I/O error");
         }
         flushed

@@ -14,11 +14,12 @@
 use super::{epochs::EpochTable, order::Phase, Group};
 use crate::{
     event::{self, Code, Severity},
+    link::Link,
     refuse::Refusal,
-    volume::State,
+    volume::{State, Volume},
 };
 use core::fmt;
-use kernel::{prelude::*, str::CString};
+use kernel::{prelude::*, str::CString, sync::Arc};
 use replicate_core::{
     engine::{position::MAX_LINKS, Log, Role},
     group::{self, Replica},
@@ -47,13 +48,14 @@ impl Group {
     pub(crate) fn takeover(&self, force: bool) -> Result<TakenOver, Refusal> {
         self.may_take_over(force)?;
         let was_sync = self.last_contact();
+        let mut links = self.all_links()?;
+        let room = Self::room_for_volumes()?;
         {
             let mut o = self.order.lock();
             o.phase = Phase::TakingOver;
         }
-        let mut links = self.all_links();
         links.retain(|l| l.close_for_takeover());
-        let taken = self.become_primary(was_sync);
+        let taken = self.become_primary(was_sync, room);
         // Whoever comes now, above all the old primary, is told what this host is.
         for link in links {
             let _ = link.connect(self);
@@ -61,9 +63,13 @@ impl Group {
         taken
     }
 
-    /// All sessions are closed.
+    /// All sessions are closed. `room`: for all volumes, so that nothing fails for want of it half way.
     #[inline(never)]
-    fn become_primary(&self, was_sync: &str) -> Result<TakenOver, Refusal> {
+    fn become_primary(
+        &self,
+        was_sync: &str,
+        mut room: KVec<Arc<Volume>>,
+    ) -> Result<TakenOver, Refusal> {
         let name = self.name.as_str();
         let end = self.order.lock().engine.takeover_begin();
         if let Err(e) = self.wait_durable(end) {
@@ -81,7 +87,7 @@ impl Group {
         let ring = matches!(self.order.lock().engine.log, Log::Ring(_));
         let mut id = EpochId::NONE;
         random::fill(&mut id.0);
-        let here = self.present();
+        self.present_in(&mut room);
         let table = self.srl.update(|sb| {
             sb.set_role(group::Role::Primary);
             if let Some(first) = recovery::new_epoch(end) {
@@ -103,7 +109,7 @@ impl Group {
             sb.set_commit(sb.lineage().position(end).unwrap_or_default());
             sb.set_consistent(false);
             // From now on the volumes are what they are here: peers must fit these.
-            for v in here.iter() {
+            for v in room.iter() {
                 let Some(i) = sb.find_volume(&v.name) else {
                     continue;
                 };
@@ -142,7 +148,7 @@ impl Group {
             o.phase = if ring { Phase::Active } else { Phase::Unlogged };
         }
         drop(still);
-        self.open_volumes();
+        self.open_volumes(room);
         let text = CString::try_from_fmt(format_args!(
             "took over at record {end}; {was_sync}{}",
             if ring {
@@ -195,12 +201,12 @@ impl Group {
         if force {
             return Ok(());
         }
-        for link in self.all_links() {
+        for link in self.all_links()? {
             if link.is_connected() {
                 return no(EISCONN, format_args!("group {name}: link {} is connected to the primary; stop the primary first, or use --force", link.name.as_str()));
             }
         }
-        for volume in self.present() {
+        for volume in self.present()? {
             let openers = volume.table.openers().unwrap_or(0);
             if openers > 0 {
                 return no(EBUSY, format_args!("volume {name}/{}: {openers} openers read it; close them (fuser -v), or use --force", volume.name.as_str()));
@@ -241,8 +247,10 @@ impl Group {
     }
 
     /// Makes the volumes writable. Reads and writes are parked until the log is applied.
-    fn open_volumes(&self) {
-        for volume in self.present() {
+    fn open_volumes(&self, mut room: KVec<Arc<Volume>>) {
+        room.clear();
+        self.present_in(&mut room);
+        for volume in room.iter() {
             let _ = volume.table.invalidate_cache();
             if volume.state() == State::Replica {
                 volume.set_state(State::Parked);
@@ -257,7 +265,10 @@ impl Group {
 
     /// What is known of the old primary, for the takeover's text.
     fn last_contact(&self) -> &'static str {
-        if self.all_links().iter().any(|l| l.was_in_sync()) {
+        if self
+            .all_links()
+            .is_ok_and(|links| links.iter().any(|l| l.was_in_sync()))
+        {
             "in-sync when contact was lost; the primary may have gone on"
         } else {
             "not in-sync when contact was lost: the primary may have completed writes that are not here"
@@ -265,12 +276,17 @@ impl Group {
     }
 
     /// Every link. May sleep.
-    pub(crate) fn all_links(&self) -> KVec<kernel::sync::Arc<crate::link::Link>> {
+    pub(crate) fn all_links(&self) -> Result<KVec<Arc<Link>>> {
         // Before the lock: the applier takes it too, and memory may have to wait for the applier.
-        let mut v = KVec::with_capacity(MAX_LINKS, GFP_KERNEL).unwrap_or_default();
+        let mut v = KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?;
         for link in self.lists.lock().links.iter() {
-            let _ = v.push(link.clone(), GFP_NOWAIT);
+            v.push(link.clone(), GFP_NOWAIT)?;
         }
-        v
+        Ok(v)
+    }
+
+    /// The link at a place in the list: for going through it without memory, while no command changes it.
+    pub(crate) fn link_at(&self, i: usize) -> Option<Arc<Link>> {
+        self.lists.lock().links.get(i).cloned()
     }
 }

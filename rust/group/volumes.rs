@@ -7,7 +7,7 @@
 //! pins the checkpoint at records of a volume that is not attached.
 
 use super::{
-    order::{Lane, Order, Phase},
+    order::{Lane, Order, Phase, MAX_VOLUMES},
     Group,
 };
 use crate::{
@@ -153,7 +153,7 @@ impl Group {
         })?;
         self.count_volumes();
         // Peers learn the new table in a new handshake.
-        for link in self.all_links() {
+        for link in self.all_links()? {
             link.restart();
         }
         Ok(id)
@@ -219,7 +219,7 @@ impl Group {
             self.give_up(*id);
         }
         drop(still);
-        for link in self.all_links() {
+        for link in self.all_links()? {
             link.restart();
         }
         Ok(())
@@ -232,9 +232,9 @@ impl Group {
     }
 
     /// Gives attached volumes the ids of a table that was adopted. May sleep.
-    pub(crate) fn number_volumes(&self) {
+    pub(crate) fn number_volumes(&self) -> Result {
         self.count_volumes();
-        for volume in self.present() {
+        for volume in self.present()? {
             let id = self.srl.read(|sb| {
                 let i = sb.find_volume(&volume.name)?;
                 sb.volume(i).map(|s| s.volume.id)
@@ -244,16 +244,27 @@ impl Group {
             }
         }
         self.apply_wake.notify();
+        Ok(())
     }
 
     /// The attached volumes. May sleep.
-    pub(crate) fn present(&self) -> KVec<Arc<Volume>> {
-        let mut v = KVec::with_capacity(super::order::MAX_VOLUMES, GFP_KERNEL).unwrap_or_default();
+    pub(crate) fn present(&self) -> Result<KVec<Arc<Volume>>> {
+        let mut room = Self::room_for_volumes()?;
+        self.present_in(&mut room);
+        Ok(room)
+    }
+
+    /// Memory for all volumes that there can be. May sleep.
+    pub(crate) fn room_for_volumes() -> Result<KVec<Arc<Volume>>> {
+        Ok(KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?)
+    }
+
+    /// The attached volumes, where there must be no need for memory.
+    pub(crate) fn present_in(&self, room: &mut KVec<Arc<Volume>>) {
         for lane in self.order.lock().lanes.iter() {
-            // Cannot fail: there are no more lanes than that.
-            let _ = v.push(lane.volume.clone(), GFP_NOWAIT);
+            // Cannot fail: there are no more lanes than there is room.
+            let _ = room.push(lane.volume.clone(), GFP_NOWAIT);
         }
-        v
     }
 
     /// The attached volume of that name.

@@ -70,7 +70,7 @@ pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Ended> 
     }
     group.drop_copies();
     drop(still);
-    group.number_volumes();
+    group.number_volumes().map_err(|_| Ended::no_memory())?;
     group.log_wake.notify();
     group.apply_wake.notify();
     let sync = group.order.lock().engine.copies.is_syncing();

@@ -170,7 +170,7 @@ impl Worker {
     fn volumes_here(&self, facts: &Facts) -> Result<KVec<Volume>, Ended> {
         let mut out = KVec::new();
         let mut spare = u16::MAX;
-        for volume in self.group.present() {
+        for volume in self.group.present().map_err(|_| Ended::no_memory())? {
             let mut v = volume.describe();
             if volume.id().is_none() {
                 while facts.volumes.iter().any(|f| f.id == VolumeId(spare)) {

@@ -59,8 +59,8 @@ pub(super) struct Parts(KVVec<Part>);
 impl Parts {
     /// Takes them. May sleep.
     pub(super) fn of(group: &Group) -> Result<Parts> {
-        let attached = group.present();
-        let links = group.all_links();
+        let attached = group.present()?;
+        let links = group.all_links()?;
         let mut parts = KVVec::with_capacity(
             MAX_VOLUMES + attached.len() + MAX_LINKS.max(links.len()),
             GFP_KERNEL,

@@ -7,7 +7,7 @@
 //! order cannot be got wrong by the caller: [`Begun`] -> [`Flushed`] -> [`Update`] -> space.
 //!
 //! Trace X5 without the flush: W1 applied (device cache), tail moves past it, power cut: W1 is nowhere.
-//! A failed flush ends the checkpoint and pins the next ones ([`Engine::data_flush_failed`]).
+//! A failed device ends the checkpoint and pins the next ones ([`Engine::data_device_failed`]).
 //! Trace X6 with the network ack instead of the data ack: the peer holds W1 in memory only, the tail
 //! moves, both hosts lose power: the peer never gets W1, the primary has it.
 
@@ -52,10 +52,10 @@ pub struct Update {
 
 impl<M: Memory> Engine<M> {
     /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`]; where that failed, call
-    /// [`Self::data_flush_failed`].
+    /// [`Self::data_device_failed`].
     ///
-    /// `None`: memory no longer knows the chain where a checkpoint would be, because a flush failed and the records
-    /// after the last good one are to be replayed. There is nothing to state then that the superblock does not state.
+    /// `None`: memory no longer knows the chain where a checkpoint would be, because a device failed and the records
+    /// after the last good flush are to be replayed. There is nothing to state then that the superblock does not state.
     pub fn checkpoint_begin(&self) -> Option<Begun> {
         let upto = self.applier.clean();
         Some(Begun {
@@ -65,8 +65,8 @@ impl<M: Memory> Engine<M> {
         })
     }
 
-    /// The data devices were flushed after [`Self::checkpoint_begin`]. `None`: meanwhile a flush failed elsewhere, or
-    /// a write, so that this one proves nothing.
+    /// The data devices were flushed after [`Self::checkpoint_begin`]. `None`: meanwhile a device failed, so that
+    /// this flush proves nothing.
     pub fn checkpoint_flushed(&mut self, begun: Begun) -> Option<Flushed> {
         if begun.upto > self.applier.clean() {
             return None;
@@ -79,11 +79,11 @@ impl<M: Memory> Engine<M> {
         })
     }
 
-    /// A flush of a data device failed, in a checkpoint or elsewhere.
-    pub fn data_flush_failed(&mut self) {
-        if on(Rule::FailedFlushPins) {
-            self.applier.flush_failed();
-            self.copies.flush_failed();
+    /// A data device failed a write or a flush: everything since its last good flush is to be written again.
+    pub fn data_device_failed(&mut self) {
+        if on(Rule::DeviceFailurePins) {
+            self.applier.device_failed();
+            self.copies.device_failed();
         }
     }
 

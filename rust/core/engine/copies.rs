@@ -93,7 +93,7 @@ impl Copies {
 
     /// Copies that are not durable yet may be gone. None of this session counts any more; the next one sends them
     /// again.
-    pub(super) fn flush_failed(&mut self) {
+    pub(super) fn device_failed(&mut self) {
         self.lost |= self.want_flush();
     }
 
@@ -158,7 +158,7 @@ impl<M: Memory> Engine<M> {
     /// failed, or the volume is not there. Then the region is neither read for a copy nor written by one.
     pub fn volume_lacks(&self, range: &Range, upto: Seq) -> bool {
         let clean = self.applier.clean();
-        // What a failed flush may have lost need not be in memory any more.
+        // What a failed device may have lost need not be in memory any more.
         clean < self.window.base() || self.window.newest_overlap(range, clean, upto).is_some()
     }
 

@@ -54,7 +54,7 @@ impl Applier {
         self.flushed
     }
 
-    /// What a checkpoint may cover: nothing from the first failed data write on, nor what a failed flush left open.
+    /// What a checkpoint may cover: nothing from the first failed data write on, nor what a failed device may have lost.
     pub fn clean(&self) -> Seq {
         match self.pinned {
             Some(p) => self.applied.min(p.prev()),
@@ -120,12 +120,13 @@ impl Applier {
         }
     }
 
-    /// A flush of a data device failed: what was written since the last good one may be gone, and a later flush
-    /// that succeeds does not bring it back.
+    /// A data device failed a write or a flush: what was written since the last good flush may be gone, and a later
+    /// flush that succeeds does not bring it back.
     ///
     /// Trace without: W1 is in the device's cache, the flush fails and the cache is lost; the next flush has
-    /// nothing to do and succeeds; the tail moves past W1, which is nowhere.
-    pub fn flush_failed(&mut self) {
+    /// nothing to do and succeeds; the tail moves past W1, which is nowhere. Or the device loses power: a write fails,
+    /// the device comes back, and only that write is made good.
+    pub fn device_failed(&mut self) {
         let first = self.flushed.next();
         if self.submitted() >= first {
             self.pinned = Some(self.pinned.map_or(first, |p| p.min(first)));
@@ -253,19 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_flush_is_not_made_good_by_the_next() {
+    fn what_a_failed_device_held_is_not_made_good_by_its_next_flush() {
         let mut w = window(&[(0, 8), (8, 8)]);
         let mut a = Applier::new(Seq(0));
         a.plan(&mut w, Seq(1), true, |_| true);
         a.round_done(true);
         a.data_flushed(Seq(1));
         // Nothing was open: nothing is lost.
-        a.flush_failed();
+        a.device_failed();
         assert_eq!(a.clean(), Seq(1));
         a.plan(&mut w, Seq(2), true, |_| true);
         a.round_done(true);
         assert_eq!(a.clean(), Seq(2));
-        a.flush_failed();
+        a.device_failed();
         assert_eq!(a.clean(), Seq(1));
         a.data_flushed(Seq(2));
         assert_eq!(a.flushed(), Seq(1));

@@ -23,7 +23,7 @@ pub enum Ev {
     BatchFails(usize, usize),
     /// A log flush fails.
     LogFlushFails(usize),
-    /// Data writes fail; `true`: the device took them all the same.
+    /// Data writes fail; `true`: the device took them all the same, else what its cache held is gone, too.
     RoundFails(usize, bool),
     /// Writing a region copy fails.
     CopyFails(usize),
@@ -77,7 +77,9 @@ impl fmt::Display for Ev {
             Ev::SuperblockDone(s) => write!(f, "{}: superblock is durable", side(*s)),
             Ev::BatchFails(s, i) => write!(f, "{}: log write {i} FAILS", side(*s)),
             Ev::LogFlushFails(s) => write!(f, "{}: log flush FAILS", side(*s)),
-            Ev::RoundFails(s, false) => write!(f, "{}: data writes FAIL", side(*s)),
+            Ev::RoundFails(s, false) => {
+                write!(f, "{}: data writes FAIL, caches are lost", side(*s))
+            }
             Ev::RoundFails(s, true) => write!(f, "{}: data writes FAIL, but are there", side(*s)),
             Ev::CopyFails(s) => write!(f, "{}: writing a region copy FAILS", side(*s)),
             Ev::DataFlushFails(s) => write!(f, "{}: data flush FAILS, caches are lost", side(*s)),

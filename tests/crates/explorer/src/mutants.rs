@@ -75,7 +75,7 @@ pub fn mutation(rule: Rule) -> Config {
         Rule::FuaOnDurableGround => run("FUA", vec![w(0), fua(1)]),
         Rule::ApplyBelowPeerCommit => ring("X3", vec![w(0)]),
         Rule::CheckpointFlush => run("X5", vec![w(0)]),
-        Rule::FailedFlushPins => Config {
+        Rule::DeviceFailurePins => Config {
             errors: 1,
             checkpoints: 2,
             ..run("failed flush", vec![w(0)])

@@ -89,30 +89,38 @@ impl Host {
                     for (b, v) in round {
                         self.vols[b].write(v);
                     }
+                } else {
+                    self.lose_caches();
                 }
                 let on = self.on_mut();
                 on.failed = true;
+                on.eng.data_device_failed();
                 on.eng.round_done(false);
             }
             Ev::CopyFails(_) => {
                 let on = self.on_mut();
                 on.copying.clear();
                 on.failed = true;
+                on.eng.data_device_failed();
                 on.eng.copy_abandoned();
             }
             Ev::DataFlushFails(_) => {
-                for b in &mut self.vols {
-                    b.cache.clear();
-                    b.marked = 0;
-                }
+                self.lose_caches();
                 let on = self.on_mut();
                 on.failed = true;
                 on.checkpoint = None;
-                on.eng.data_flush_failed();
+                on.eng.data_device_failed();
             }
             _ => return false,
         }
         true
+    }
+
+    fn lose_caches(&mut self) {
+        for b in &mut self.vols {
+            b.cache.clear();
+            b.marked = 0;
+        }
     }
 
     pub fn can_flush_log(&self) -> bool {

@@ -68,7 +68,7 @@ mutations! {
     fua_on_durable_ground: FuaOnDurableGround,
     apply_below_peer_commit: ApplyBelowPeerCommit,
     checkpoint_flush: CheckpointFlush,
-    failed_flush_pins: FailedFlushPins,
+    device_failure_pins: DeviceFailurePins,
     tail_on_data_ack: TailOnDataAck,
     overlap_order: OverlapOrder,
     flush_before_data_ack: FlushBeforeDataAck,
