@@ -94,8 +94,8 @@ def scenario_killed_hosts_resume(lab):
     recovers, replays, goes on replicating. No synchronisation is needed for either."""
     p = pair.make(lab, volumes=2, srl=192 * MIB, link_options=FAST)
     a, b = p.a, p.b
-    # The log must hold what is written while a host boots, however slow that is.
-    writers = load.Load(a, seconds=240, writers=2, depth=2, options="--fsync-every 30 --pause-us 20000")
+    # The log must hold what is written while a host boots, and the link catch up with it, however slow they are.
+    writers = load.Load(a, seconds=600, writers=2, depth=2, options="--fsync-every 30 --pause-us 150000")
     writers.wait_acked(100)
     b.reset()
     a.wait_link(LINK, "streaming", "catching-up", timeout=60)
