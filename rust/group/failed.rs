@@ -2,9 +2,9 @@
 
 //! Data devices that fail.
 //!
-//! A failed write pins the checkpoint before its round; a failed flush pins it where the last good one was, because
-//! the device may have dropped what it held, and a later flush that succeeds says nothing about that. The volume takes
-//! no more I/O. When its table is loaded again it is brought up to the others from the log
+//! A write or flush that fails pins the checkpoint at the last good flush, because the device may have dropped what it
+//! held, and a later flush that succeeds says nothing about that (P5; rule `DeviceFailurePins`, and the scenario
+//! `operations.flush_fails_and_the_cache_is_lost`). The volume takes no more I/O. When its table is loaded again it is brought up to the others from the log
 //! ([`crate::applier::replay`]); without a ring, by adding the group again.
 //!
 //! Called by the applier and by suspend, process context. Locks: the order lock, for the pin alone.

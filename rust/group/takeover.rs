@@ -47,8 +47,8 @@ impl Group {
     /// Takes over. May sleep; called with the registry's mutex held.
     pub(crate) fn takeover(&self, force: bool) -> Result<TakenOver, Refusal> {
         self.may_take_over(force)?;
-        let was_sync = self.last_contact();
         let mut links = self.all_links()?;
+        let was_sync = last_contact(&links);
         let room = Self::room_for_volumes()?;
         {
             let mut o = self.order.lock();
@@ -263,30 +263,38 @@ impl Group {
         self.moved.notify();
     }
 
-    /// What is known of the old primary, for the takeover's text.
-    fn last_contact(&self) -> &'static str {
-        if self
-            .all_links()
-            .is_ok_and(|links| links.iter().any(|l| l.was_in_sync()))
-        {
-            "in-sync when contact was lost; the primary may have gone on"
-        } else {
-            "not in-sync when contact was lost: the primary may have completed writes that are not here"
-        }
-    }
-
     /// Every link. May sleep.
     pub(crate) fn all_links(&self) -> Result<KVec<Arc<Link>>> {
         // Before the lock: the applier takes it too, and memory may have to wait for the applier.
-        let mut v = KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?;
+        let mut room = Self::room_for_links()?;
+        self.links_in(&mut room);
+        Ok(room)
+    }
+
+    /// Memory for all links that there can be. May sleep.
+    pub(crate) fn room_for_links() -> Result<KVec<Arc<Link>>> {
+        Ok(KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?)
+    }
+
+    /// Every link, where there must be no need for memory. May sleep.
+    pub(crate) fn links_in(&self, room: &mut KVec<Arc<Link>>) {
         for link in self.lists.lock().links.iter() {
-            v.push(link.clone(), GFP_NOWAIT)?;
+            // Cannot fail: there are no more links than there is room.
+            let _ = room.push(link.clone(), GFP_NOWAIT);
         }
-        Ok(v)
     }
 
     /// The link at a place in the list: for going through it without memory, while no command changes it.
     pub(crate) fn link_at(&self, i: usize) -> Option<Arc<Link>> {
         self.lists.lock().links.get(i).cloned()
+    }
+}
+
+/// What is known of the old primary, for the takeover's text.
+fn last_contact(links: &[Arc<Link>]) -> &'static str {
+    if links.iter().any(|l| l.was_in_sync()) {
+        "in-sync when contact was lost; the primary may have gone on"
+    } else {
+        "not in-sync when contact was lost: the primary may have completed writes that are not here"
     }
 }

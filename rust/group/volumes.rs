@@ -139,6 +139,7 @@ impl Group {
 
     /// Enters a new volume into the table. May sleep.
     fn enter_volume(&self, volume: &Volume) -> Result<VolumeId, Refusal> {
+        let mut links = Self::room_for_links()?;
         let id = self.srl.update(|sb| {
             sb.add_volume(volume.describe()).map_err(|e| {
                 Refusal::new(
@@ -153,7 +154,8 @@ impl Group {
         })?;
         self.count_volumes();
         // Peers learn the new table in a new handshake.
-        for link in self.all_links()? {
+        self.links_in(&mut links);
+        for link in links {
             link.restart();
         }
         Ok(id)
@@ -166,6 +168,7 @@ impl Group {
     fn change_block(&self, volume: &Volume, before: u32) -> Result<(), Refusal> {
         let name = volume.name.as_str();
         let mut behind = KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?;
+        let mut links = Self::room_for_links()?;
         if volume.logical_block > before {
             let head = self.order.lock().engine.head();
             let settled = || {
@@ -219,7 +222,8 @@ impl Group {
             self.give_up(*id);
         }
         drop(still);
-        for link in self.all_links()? {
+        self.links_in(&mut links);
+        for link in links {
             link.restart();
         }
         Ok(())
