@@ -22,7 +22,7 @@ use crate::{
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::{apply::Apply, Role},
+    node::{apply::Apply, Role},
     units::{Op, Record, Seq}, //
 };
 use replicate_linux::{
@@ -111,19 +111,19 @@ impl Applier {
         if self.must_hold() {
             return false;
         }
-        let planned = self.group.order.lock().engine.plan_apply();
+        let planned = self.group.inner.lock().node.plan_apply();
         match planned {
             None => false,
             Some(Apply::Round { first, last }) => {
                 let ok = self.round(first, last);
-                self.group.order.lock().engine.round_done(ok);
+                self.group.inner.lock().node.round_done(ok);
                 true
             }
             Some(Apply::Horizon { horizon, redo }) => self.raise_horizon(horizon, redo),
             Some(Apply::FlushData) => {
-                let upto = self.group.order.lock().engine.applier.clean();
+                let upto = self.group.inner.lock().node.applier.clean();
                 if self.flush_data() {
-                    self.group.order.lock().engine.data_flushed(upto);
+                    self.group.inner.lock().node.data_flushed(upto);
                     true
                 } else {
                     false
@@ -135,13 +135,16 @@ impl Applier {
     /// A replica stands still while one of its devices is suspended, so that a snapshot below is of one seq;
     /// and nobody applies anything before there is a volume to apply it to.
     fn must_hold(&self) -> bool {
-        let o = self.group.order.lock();
-        if o.lanes.is_empty() {
+        let inner = self.group.inner.lock();
+        if inner.attached.is_empty() {
             return true;
         }
-        o.engine.role() == Role::Secondary
-            && (o.lanes.iter().any(|l| l.volume.state() == State::Suspended)
-                || !self.group.all_present(&o))
+        inner.node.role() == Role::Secondary
+            && (inner
+                .attached
+                .iter()
+                .any(|l| l.volume.state() == State::Suspended)
+                || !self.group.all_present(&inner))
     }
 
     /// Writes the records `first..=last` that are not superseded, and waits for all of them.
@@ -167,8 +170,8 @@ impl Applier {
     /// Submits one record's data write; `false` where it cannot be written and must be replayed later.
     fn submit(&mut self, seq: Seq) -> bool {
         let (record, payload, volume) = {
-            let o = self.group.order.lock();
-            let Some(slot) = o.engine.window.get(seq) else {
+            let inner = self.group.inner.lock();
+            let Some(slot) = inner.node.window.get(seq) else {
                 return false;
             };
             if slot.superseded {
@@ -176,8 +179,8 @@ impl Applier {
             }
             (
                 slot.record,
-                o.payload(seq),
-                o.volume(slot.record.range.volume),
+                inner.payload(seq),
+                inner.volume(slot.record.range.volume),
             )
         };
         // What is suspended may come back with another device, and is brought up to the others then.
@@ -289,17 +292,17 @@ impl Applier {
         if self.must_hold() {
             return false;
         }
-        let next = self.group.order.lock().engine.next_copy();
+        let next = self.group.inner.lock().node.next_copy();
         let Some(copy) = next else {
             return false;
         };
-        let volume = self.group.order.lock().volume(copy.range.volume);
+        let volume = self.group.inner.lock().volume(copy.range.volume);
         let payload = self.group.take_copy(copy.item);
         let (Some(volume), Some((_, payload))) =
             (volume.filter(|v| v.state() != State::Failed), payload)
         else {
             // Never zeros for want of data: the copy does not count, and the next session sends it again.
-            self.group.order.lock().engine.copy_abandoned();
+            self.group.inner.lock().node.copy_abandoned();
             return false;
         };
         let done = match payload {
@@ -312,15 +315,15 @@ impl Applier {
         };
         match done {
             Ok(()) => {
-                let mut o = self.group.order.lock();
-                o.engine.copy_written();
-                o.sync_cursor = Some((copy.range.volume, copy.range.end()));
+                let mut inner = self.group.inner.lock();
+                inner.node.copy_written();
+                inner.sync_cursor = Some((copy.range.volume, copy.range.end()));
                 true
             }
             Err(_) => {
                 self.group
                     .fail_volume(&volume, "write of a region copy", "I/O error");
-                self.group.order.lock().engine.copy_abandoned();
+                self.group.inner.lock().node.copy_abandoned();
                 false
             }
         }

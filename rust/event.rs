@@ -140,7 +140,7 @@ fn send(
     text: &str,
     generation: u64,
 ) -> Result {
-    let head = group.order.lock().engine.head();
+    let head = group.inner.lock().node.head();
     let mut m = Multicast::<Family>::new(nl::DM_REPLICATE_CMD_EVENT as u8, CAPACITY)?;
     m.uint(nl::DM_REPLICATE_A_EVENT_GENERATION as u16, generation)?;
     m.uint(nl::DM_REPLICATE_A_EVENT_TIME_NS as u16, clock::wall_ns())?;

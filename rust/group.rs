@@ -21,7 +21,7 @@
 pub(crate) mod admission;
 pub(crate) mod epochs;
 mod failed;
-pub(crate) mod order;
+pub(crate) mod inner;
 pub(crate) mod scan;
 pub(crate) mod start;
 pub(crate) mod takeover;
@@ -35,6 +35,7 @@ use crate::{
     refuse::Refusal,
     srl::Srl,
 };
+use inner::{Inner, Phase};
 use kernel::{
     prelude::*,
     str::CString,
@@ -43,11 +44,10 @@ use kernel::{
         Arc, Mutex, SpinLock,
     },
 };
-use order::{Order, Phase};
 use replicate_core::{
-    engine::{position::LinkId, Role},
     group::{Name, Replica},
-    link::copies::MAX_OUTSTANDING,
+    node::{links::LinkId, Role},
+    session::resync::MAX_OUTSTANDING,
     units::{EpochId, GroupUuid, HostId, Seq},
 };
 use replicate_linux::{
@@ -166,7 +166,7 @@ pub(crate) struct Group {
     #[pin]
     pub(crate) copy_payloads: SpinLock<[Option<CopyPayload>; MAX_OUTSTANDING]>,
     #[pin]
-    pub(crate) order: SpinLock<KBox<Order>>,
+    pub(crate) inner: SpinLock<KBox<Inner>>,
     #[pin]
     pub(crate) identity: SpinLock<Identity>,
     #[pin]
@@ -178,7 +178,7 @@ pub(crate) struct Group {
 impl Group {
     /// Role of this host.
     pub(crate) fn role(&self) -> Role {
-        self.order.lock().engine.role()
+        self.inner.lock().node.role()
     }
 
     /// Its identity.
@@ -188,7 +188,7 @@ impl Group {
 
     /// Wakes every link's sender: something moved that it may want to tell. Does not sleep.
     pub(crate) fn wake_links(&self) {
-        self.order.lock().wake_links();
+        self.inner.lock().wake_links();
     }
 
     /// A link with that name.
@@ -201,7 +201,7 @@ impl Group {
     /// Marks a link `needs-sync`: the log keeps nothing for it any more. Durable with the next superblock,
     /// which the applier writes at once, before it frees anything.
     pub(crate) fn give_up(&self, id: LinkId) {
-        self.order.lock().engine.positions.set_needs_sync(id);
+        self.inner.lock().node.positions.set_needs_sync(id);
         let link = {
             let lists = self.lists.lock();
             let found = lists.links.iter().find(|l| l.id == id).cloned();
@@ -217,12 +217,12 @@ impl Group {
     pub(crate) fn fail(&self, refusal: Refusal) {
         let mut out = replicate_linux::dm::BioList::new();
         {
-            let mut o = self.order.lock();
-            if matches!(o.phase, Phase::Failed | Phase::Gone) {
+            let mut inner = self.inner.lock();
+            if matches!(inner.phase, Phase::Failed | Phase::Gone) {
                 return;
             }
-            o.phase = Phase::Failed;
-            o.drain(true, &mut out);
+            inner.phase = Phase::Failed;
+            inner.drain(true, &mut out);
         }
         pr_err!("group {}: {}\n", self.name.as_str(), refusal.text());
         self.set_reason(crate::reason::Reason::LogFailed, refusal.text());
@@ -287,12 +287,12 @@ impl Group {
     pub(crate) fn refuse_start(&self, why: &str) {
         let mut out = replicate_linux::dm::BioList::new();
         {
-            let mut o = self.order.lock();
-            let Phase::Holding { .. } = o.phase else {
+            let mut inner = self.inner.lock();
+            let Phase::Holding { .. } = inner.phase else {
                 return;
             };
-            o.phase = Phase::Failed;
-            o.drain(true, &mut out);
+            inner.phase = Phase::Failed;
+            inner.drain(true, &mut out);
         }
         pr_err!("group {}: {why}\n", self.name.as_str());
         self.set_reason(crate::reason::Reason::Forked, why);

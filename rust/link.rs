@@ -14,16 +14,17 @@
 //! | [`hello`], [`listener`] | before the proof |
 //! | [`channel`] | messages on a connection |
 //! | [`primary`], [`sender`], [`acks`], [`read_back`] | the primary's session |
-//! | [`secondary`], [`receiver`], [`teller`], [`adopt`] | the secondary's session |
+//! | [`secondary`], [`receiver`], [`ack_tx`], [`adopt`] | the secondary's session |
 //! | [`status`] | what is shown |
 //!
 //! Locks of a link are leaves: none is held while another lock is taken or anything is waited for. The
-//! decisions are in `replicate_core::link`.
+//! decisions are in `replicate_core::session`.
 
+pub(crate) mod ack_tx;
 pub(crate) mod acks;
 pub(crate) mod adopt;
 pub(crate) mod channel;
-pub(crate) mod ended;
+pub(crate) mod error;
 pub(crate) mod hello;
 pub(crate) mod listener;
 pub(crate) mod manage;
@@ -34,7 +35,6 @@ pub(crate) mod secondary;
 pub(crate) mod sender;
 pub(crate) mod status;
 pub(crate) mod sync;
-pub(crate) mod teller;
 pub(crate) mod worker;
 
 use crate::{
@@ -53,9 +53,9 @@ use kernel::{
     },
 };
 use replicate_core::{
-    engine::position::LinkId,
     group::{Mode, Name},
-    link::state::{self, Actions, State},
+    node::links::LinkId,
+    session::state::{self, Actions, State},
     units::{HostId, Seq},
 };
 use replicate_linux::{
@@ -122,7 +122,7 @@ impl Flag {
 }
 
 /// What the thread shows of itself, and why.
-pub(crate) struct View {
+pub(crate) struct LinkStatus {
     /// The state machine's.
     pub(crate) state: State,
     /// The last one that is worth showing: a handshake that is tried again every few seconds is not.
@@ -134,7 +134,7 @@ pub(crate) struct View {
     /// Where the other side's log ended when it last spoke.
     pub(crate) peer_head: Seq,
     /// On a secondary: what it acknowledged.
-    pub(crate) acked: replicate_core::engine::replica::Acks,
+    pub(crate) acked: replicate_core::node::secondary::Acks,
     /// On a secondary: the primary said in its last message that its writers wait for us.
     pub(crate) told_in_sync: bool,
     /// When the peer last had everything, ns since 1970.
@@ -160,7 +160,7 @@ pub(crate) struct Link {
     /// The session should stand: not disconnected by command.
     enabled: Flag,
     /// The session should begin anew, at once.
-    kick: Flag,
+    restart_wanted: Flag,
     /// The log gave the link up.
     overflow: Flag,
     /// A handshake was concluded or refused since the link was added.
@@ -173,11 +173,11 @@ pub(crate) struct Link {
     sync_over: Flag,
     /// First record that the sender still wants in memory.
     wants: Atomic<u64>,
-    contact_ns: Atomic<u64>,
+    last_rx_ns: Atomic<u64>,
     rtt_us: Atomic<u64>,
     sent: Atomic<u64>,
     #[pin]
-    pub(crate) view: Mutex<View>,
+    pub(crate) view: Mutex<LinkStatus>,
     #[pin]
     stream: SpinLock<Option<Arc<Stream>>>,
     #[pin]
@@ -215,7 +215,7 @@ impl Link {
     }
 
     /// Wakes the link's thread, whichever of its two events it waits on. Does not sleep.
-    pub(crate) fn rouse(&self) {
+    pub(crate) fn wake_thread(&self) {
         self.wake.notify();
         let stream = self.stream.lock().clone();
         if let Some(stream) = stream {
@@ -226,13 +226,13 @@ impl Link {
     /// The log no longer keeps what this link needs: its session ends, only a sync helps.
     pub(crate) fn overflowed(&self) {
         self.overflow.set(true);
-        self.rouse();
+        self.wake_thread();
     }
 
     /// Begins a new handshake at once: a volume was added, a sync was asked for.
     pub(crate) fn restart(&self) {
-        self.kick.set(true);
-        self.rouse();
+        self.restart_wanted.set(true);
+        self.wake_thread();
     }
 
     /// Ends the session and waits until no acknowledgement can leave any more. The link stays idle until
@@ -250,20 +250,20 @@ impl Link {
         self.enabled.set(false);
         if self.state() == State::Handshake {
             // Nobody is owed a goodbye yet, and a peer that is slow to prove itself is not waited for.
-            self.hang_up();
+            self.shutdown_stream();
         }
-        self.rouse();
+        self.wake_thread();
     }
 
     /// Breaks the connection, if one stands: whoever waits on it goes on. Does not sleep.
-    fn hang_up(&self) {
+    fn shutdown_stream(&self) {
         let stream = self.stream.lock().clone();
         if let Some(stream) = stream {
             stream.shutdown();
         }
     }
 
-    /// The connection that [`Self::hang_up`] breaks.
+    /// The connection that [`Self::shutdown_stream`] breaks.
     fn set_stream(&self, stream: Option<Arc<Stream>>) {
         let old = core::mem::replace(&mut *self.stream.lock(), stream);
         // May be the last reference: released where it may sleep.
@@ -274,7 +274,7 @@ impl Link {
     pub(crate) fn offer(&self, incoming: listener::Incoming) {
         let old = self.incoming.lock().replace(incoming);
         drop(old);
-        self.rouse();
+        self.wake_thread();
     }
 
     fn take_incoming(&self) -> Option<listener::Incoming> {

@@ -11,19 +11,19 @@
 //! the group ([`Group::fail`]).
 
 pub(crate) mod batch;
+mod deferred;
 mod flush;
 mod overlay;
-mod waiting;
 
 use crate::{
-    group::{order::Phase, Group},
+    group::{inner::Phase, Group},
     refuse::Refusal,
 };
 use kernel::{
     prelude::*,
     sync::{atomic::Relaxed, Arc},
 };
-use replicate_core::{engine::Role, log::format::MAX_BATCH_RECORDS, units::Seq};
+use replicate_core::{log::format::MAX_BATCH_RECORDS, node::Role, units::Seq};
 use replicate_linux::{
     bio::{Done, IoUnit},
     clock,
@@ -82,13 +82,13 @@ impl LogWorker {
 
     /// How long until something is due without a wake-up.
     fn sleep_ms(&self) -> u32 {
-        let mut o = self.group.order.lock();
-        if let Phase::Holding { .. } = o.phase {
+        let mut inner = self.group.inner.lock();
+        if let Phase::Holding { .. } = inner.phase {
             return 50;
         }
         let ms = self.group.settings.commit_interval_ms.load(Relaxed).max(1);
-        o.send_gathered(u64::from(ms) * 1_000_000);
-        if o.uncommitted_since != 0 || o.gathering_since != 0 {
+        inner.send_gathered(u64::from(ms) * 1_000_000);
+        if inner.uncommitted_since != 0 || inner.gathering_since != 0 {
             return ms;
         }
         1000
@@ -97,7 +97,7 @@ impl LogWorker {
     /// Takes log writes and flushes that ended.
     fn ended(&mut self) {
         let mut any = false;
-        let before = self.group.order.lock().engine.commit();
+        let before = self.group.inner.lock().node.commit();
         let mut commit = before;
         for done in self.group.log_io.queue.pop_all() {
             any = true;
@@ -112,21 +112,21 @@ impl LogWorker {
             let what = match keep {
                 Kind::Batch(mut io) => {
                     io.clear();
-                    let mut o = self.group.order.lock();
-                    o.free_batch((unit, io));
-                    o.engine.batch_done(tag as usize, ok);
-                    commit = o.engine.commit();
+                    let mut inner = self.group.inner.lock();
+                    inner.free_batch((unit, io));
+                    inner.node.batch_done(tag as usize, ok);
+                    commit = inner.node.commit();
                     "write"
                 }
                 Kind::Flush => {
                     self.flush = Some(unit);
-                    let mut o = self.group.order.lock();
-                    o.engine.flush_done(ok);
-                    commit = o.engine.commit();
+                    let mut inner = self.group.inner.lock();
+                    inner.node.flush_done(ok);
+                    commit = inner.node.commit();
                     // Also what is still being written: its flush is yet to come.
-                    let behind = o.engine.commit() < o.engine.head();
-                    o.uncommitted_bytes = 0;
-                    o.uncommitted_since = if behind { clock::monotonic_ns() } else { 0 };
+                    let behind = inner.node.commit() < inner.node.head();
+                    inner.uncommitted_bytes = 0;
+                    inner.uncommitted_since = if behind { clock::monotonic_ns() } else { 0 };
                     "flush"
                 }
             };
@@ -143,7 +143,7 @@ impl LogWorker {
         }
         if commit > before {
             // What links tell and the applier may write is bounded by it.
-            self.group.order.lock().commit_moved();
+            self.group.inner.lock().commit_moved();
             self.group.apply_wake.notify();
         }
         if any {
@@ -153,7 +153,7 @@ impl LogWorker {
 
     /// A log write could not even be built: the log has failed.
     fn unbuilt(&self) {
-        let Some((first, last, e)) = self.group.order.lock().unbuilt.take() else {
+        let Some((first, last, e)) = self.group.inner.lock().unbuilt.take() else {
             return;
         };
         self.group.fail(Refusal::new(
@@ -170,14 +170,14 @@ impl LogWorker {
     /// still to send, as long as memory is plenty; when it grows short they read back from the log.
     fn retire(&mut self) {
         let (role, base, used, capacity, replaying) = {
-            let o = self.group.order.lock();
-            let w = &o.engine.window;
+            let inner = self.group.inner.lock();
+            let w = &inner.node.window;
             (
-                o.engine.role(),
+                inner.node.role(),
                 w.base(),
                 w.head().since(w.base()),
                 w.capacity(),
-                o.engine.is_replaying(),
+                inner.node.is_replaying(),
             )
         };
         let (pages, max) = (self.group.pool.in_use(), self.group.pool.max());
@@ -190,9 +190,10 @@ impl LogWorker {
             Role::Primary if used > capacity / 16 || pages > max / 16 => self.group.keep_from(),
             Role::Primary => return,
         };
-        let mut o = self.group.order.lock();
-        o.retire(keep_from);
-        if o.engine.window.base() > base && o.lanes.iter().any(|l| !l.parked.is_empty()) {
+        let mut inner = self.group.inner.lock();
+        inner.retire(keep_from);
+        if inner.node.window.base() > base && inner.attached.iter().any(|l| !l.deferred.is_empty())
+        {
             // There is room again for what waits.
             self.group.log_wake.notify();
         }

@@ -4,9 +4,9 @@
 
 use kernel::prelude::*;
 use replicate_core::{
-    engine,
     log::ring::Mark,
-    order::window::Slot,
+    node,
+    node::window::Slot,
     units::Seq, //
 };
 
@@ -43,14 +43,14 @@ impl<T> AsMut<[T]> for Fixed<T> {
     }
 }
 
-/// The kernel's storage for an engine.
+/// The kernel's storage for a node.
 pub(crate) struct KernelMemory;
 
-impl engine::Memory for KernelMemory {
+impl node::Memory for KernelMemory {
     type Slots = Fixed<Slot>;
     type Heads = Fixed<Seq>;
     type Marks = Fixed<Mark>;
 }
 
-/// The engine as the module runs it.
-pub(crate) type Engine = engine::Engine<KernelMemory>;
+/// The node as the module runs it.
+pub(crate) type Node = node::Node<KernelMemory>;

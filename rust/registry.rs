@@ -10,7 +10,7 @@
 //! come and go.
 
 use crate::{
-    group::{order::Phase, start::Config, Group},
+    group::{inner::Phase, start::Config, Group},
     link::listener::Listeners,
     refuse::Refusal,
 };
@@ -171,7 +171,7 @@ pub(crate) fn remove(
 
 /// Lets nobody in any more and stops the threads.
 fn end(group: &Group) {
-    group.order.lock().phase = Phase::Gone;
+    group.inner.lock().phase = Phase::Gone;
     group.stop();
 }
 

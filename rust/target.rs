@@ -21,8 +21,8 @@ use kernel::{
     sync::{Arc, ArcBorrow},
 };
 use replicate_core::{
-    engine::Role,
     group::Name,
+    node::Role,
     units::{Sector, EXTENT_SECTORS},
 };
 use replicate_linux::{
@@ -271,7 +271,7 @@ impl Target for Replicate {
     fn presuspend(p: ArcBorrow<'_, Instanced>, i: &Instance<'_>) {
         // A plain suspend ends no wait for a peer: it would abort the very journal that is being frozen.
         if i.is_noflush_suspending() {
-            p.group.push_back(&p.volume);
+            p.group.requeue(&p.volume);
         }
     }
 
@@ -322,17 +322,17 @@ impl Target for Replicate {
     ) -> Result {
         match args.get(0).map(show) {
             Some("flush") if args.len() == 1 => {
-                p.group.order.lock().engine.demand_all();
+                p.group.inner.lock().node.demand_all();
                 p.group.log_wake.notify();
                 Ok(())
             }
             Some("position") if args.len() == 1 => {
                 let (head, commit, applied) = {
-                    let o = p.group.order.lock();
+                    let inner = p.group.inner.lock();
                     (
-                        o.engine.head(),
-                        o.engine.commit(),
-                        o.engine.applier.applied(),
+                        inner.node.head(),
+                        inner.node.commit(),
+                        inner.node.applier.applied(),
                     )
                 };
                 write!(reply, "{head} {commit} {applied}").map_err(|_| ENOSPC)
@@ -361,16 +361,16 @@ impl Target for Replicate {
 /// `<role> <state> <head> <commit> <applied> <ring used>/<ring bytes> <links> {<link> <state>}`
 fn info(p: &Instanced, out: &mut Writer<'_>) -> fmt::Result {
     let (role, head, commit, applied, used, size) = {
-        let o = p.group.order.lock();
-        let (used, size) = match &o.engine.log {
-            replicate_core::engine::Log::Ring(w) => (w.ring.used().0, w.ring.size().0),
-            replicate_core::engine::Log::NoRing(_) => (0, 0),
+        let inner = p.group.inner.lock();
+        let (used, size) = match &inner.node.log {
+            replicate_core::node::Log::Ring(w) => (w.ring.used().0, w.ring.size().0),
+            replicate_core::node::Log::NoRing(_) => (0, 0),
         };
         (
-            o.engine.role(),
-            o.engine.head(),
-            o.engine.commit(),
-            o.engine.applier.applied(),
+            inner.node.role(),
+            inner.node.head(),
+            inner.node.commit(),
+            inner.node.applier.applied(),
             used,
             size,
         )

@@ -3,7 +3,7 @@
 //! Checkpoints, and the superblocks that go with applying.
 //!
 //! The order is the core's, each step taking the proof of the one before: data writes complete -> flush of every
-//! data device -> superblock durable -> space freed. See `replicate_core::engine::checkpoint`.
+//! data device -> superblock durable -> space freed. See `replicate_core::node::checkpoint`.
 
 use super::Applier;
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
 };
 use kernel::prelude::*;
 use replicate_core::{
-    engine::{checkpoint::Update, position::LinkId, Log},
     log::superblock::{LinkState, Superblock, Tail, VolumeState},
+    node::{checkpoint::Update, links::LinkId, Log},
     units::{Sector, Seq, VolumeId},
 };
 use replicate_linux::clock;
@@ -34,26 +34,26 @@ impl Applier {
         if !self.checkpoint_due() {
             return false;
         }
-        let Some(begun) = self.group.order.lock().engine.checkpoint_begin() else {
+        let Some(begun) = self.group.inner.lock().node.checkpoint_begin() else {
             return false;
         };
-        if crate::memory::Engine::must_flush_data() && !self.flush_data() {
+        if crate::memory::Node::must_flush_data() && !self.flush_data() {
             return false;
         }
         let image = {
-            let mut o = self.group.order.lock();
-            let Some(flushed) = o.engine.checkpoint_flushed(begun) else {
+            let mut inner = self.group.inner.lock();
+            let Some(flushed) = inner.node.checkpoint_flushed(begun) else {
                 return false;
             };
-            let update = o.engine.checkpoint_update(flushed);
-            let offset_lap = match (&o.engine.log, update.tail) {
+            let update = inner.node.checkpoint_update(flushed);
+            let offset_lap = match (&inner.node.log, update.tail) {
                 (Log::Ring(w), Some(m)) => Some((w.ring.offset(m.place), w.ring.lap(m.place))),
                 (Log::Ring(_), None) | (Log::NoRing(_), _) => None,
             };
             Image {
                 update,
                 offset_lap,
-                cursor: o.sync_cursor.take(),
+                cursor: inner.sync_cursor.take(),
             }
         };
         let written = self.write_image(&image);
@@ -69,9 +69,9 @@ impl Applier {
             return false;
         }
         {
-            let mut o = self.group.order.lock();
-            o.engine.checkpoint_done(image.update);
-            o.wants_space = false;
+            let mut inner = self.group.inner.lock();
+            inner.node.checkpoint_done(image.update);
+            inner.wants_space = false;
         }
         self.last_checkpoint_ns = clock::monotonic_ns();
         self.group.stats.checkpoints.add(1);
@@ -89,8 +89,11 @@ impl Applier {
 
     fn checkpoint_due(&self) -> bool {
         let give_up = {
-            let o = self.group.order.lock();
-            o.wants_space.then(|| o.engine.link_to_give_up()).flatten()
+            let inner = self.group.inner.lock();
+            inner
+                .wants_space
+                .then(|| inner.node.link_to_give_up())
+                .flatten()
         };
         if let Some(id) = give_up {
             event::group(
@@ -101,19 +104,19 @@ impl Applier {
             );
             self.group.give_up(id);
         }
-        let o = self.group.order.lock();
-        if !o.engine.checkpoint_useful() && give_up.is_none() {
+        let inner = self.group.inner.lock();
+        if !inner.node.checkpoint_useful() && give_up.is_none() {
             return false;
         }
         let age = clock::monotonic_ns().saturating_sub(self.last_checkpoint_ns);
-        match &o.engine.log {
+        match &inner.node.log {
             Log::Ring(w) => {
                 let quarter = w.ring.size().0 / 4;
-                o.wants_space
+                inner.wants_space
                     || give_up.is_some()
                     || w.ring.used().0 > quarter && age > INTERVAL_NS / 10
-                    || !o.engine.copies.is_empty()
-                    || o.engine.copies.is_syncing()
+                    || !inner.node.copies.is_empty()
+                    || inner.node.copies.is_syncing()
                     || age >= INTERVAL_NS
             }
             // Its data ack is the superblock: one for each window of writes.
@@ -123,10 +126,9 @@ impl Applier {
 
     fn write_image(&self, image: &Image) -> Result {
         let links: KVec<(LinkId, Seq, bool, replicate_core::group::Mode)> = {
-            let o = self.group.order.lock();
-            let mut v =
-                KVec::with_capacity(replicate_core::engine::position::MAX_LINKS, GFP_NOWAIT)?;
-            for (id, l) in o.engine.positions.iter() {
+            let inner = self.group.inner.lock();
+            let mut v = KVec::with_capacity(replicate_core::node::links::MAX_LINKS, GFP_NOWAIT)?;
+            for (id, l) in inner.node.positions.iter() {
                 v.push((id, l.kept, l.needs_sync, l.mode), GFP_NOWAIT)?;
             }
             v
@@ -160,11 +162,7 @@ impl Applier {
         });
         match written {
             Ok(()) => {
-                self.group
-                    .order
-                    .lock()
-                    .engine
-                    .horizon_durable(horizon, redo);
+                self.group.inner.lock().node.horizon_durable(horizon, redo);
                 true
             }
             Err(e) => {

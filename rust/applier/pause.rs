@@ -45,10 +45,10 @@ impl Group {
     pub(crate) fn pause_applier(&self) -> PauseGuard<'_> {
         let turn = self.pause.hold();
         let idle = || {
-            let o = self.order.lock();
-            match &o.engine.log {
-                replicate_core::engine::Log::Ring(w) => w.is_idle() || w.has_failed(),
-                replicate_core::engine::Log::NoRing(_) => true,
+            let inner = self.inner.lock();
+            match &inner.node.log {
+                replicate_core::node::Log::Ring(w) => w.is_idle() || w.has_failed(),
+                replicate_core::node::Log::NoRing(_) => true,
             }
         };
         let moved: &Arc<Event> = &self.moved;

@@ -14,7 +14,7 @@ use crate::{
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::{Log, Role},
+    node::{Log, Role},
     units::{Op, Record, Seq},
 };
 use replicate_linux::{bio::Flags, errno::ENODATA, pages::PageBuf};
@@ -27,7 +27,7 @@ impl Applier {
     pub(super) fn load(&mut self) -> bool {
         let mut any = false;
         loop {
-            let wanted = self.group.order.lock().engine.wants_load();
+            let wanted = self.group.inner.lock().node.wants_load();
             let Some(seq) = wanted else {
                 if any {
                     self.loader = None;
@@ -77,11 +77,11 @@ impl Applier {
                 }
                 Op::Discard | Op::WriteZeroes | Op::Marker => None,
             };
-            let mut o = group.order.lock();
-            if !o.engine.load(record) {
+            let mut inner = group.inner.lock();
+            if !inner.node.load(record) {
                 return Ok(n);
             }
-            o.keep(record.seq, payload);
+            inner.keep(record.seq, payload);
             n += 1;
         }
         Ok(n)
@@ -98,13 +98,13 @@ impl Applier {
                 continue;
             }
             let (replaying, from, to, role) = {
-                let o = self.group.order.lock();
-                let a = &o.engine.applier;
+                let inner = self.group.inner.lock();
+                let a = &inner.node.applier;
                 (
-                    o.engine.is_replaying(),
+                    inner.node.is_replaying(),
                     a.clean(),
                     a.applied(),
-                    o.engine.role(),
+                    inner.node.role(),
                 )
             };
             if replaying {
@@ -124,7 +124,7 @@ impl Applier {
 
     /// Writes this volume's records in `(from, to]`, read from the log, one after the other.
     fn replay_alone(&mut self, volume: &Arc<Volume>, from: Seq, to: Seq) -> bool {
-        if matches!(self.group.order.lock().engine.log, Log::NoRing(_)) {
+        if matches!(self.group.inner.lock().node.log, Log::NoRing(_)) {
             return false;
         }
         volume.set_state(State::Replaying);
@@ -175,9 +175,9 @@ impl Applier {
             Role::Primary => State::Active,
             Role::Secondary => State::Replica,
         };
-        let o = self.group.order.lock();
+        let inner = self.group.inner.lock();
         volume.set_state(state);
-        drop(o);
+        drop(inner);
         event::volume(
             &self.group,
             volume,
@@ -190,15 +190,15 @@ impl Applier {
 
     /// Once every volume of the table is there and served, nothing below `applied` is missing anywhere.
     fn unpin(&self) {
-        let mut o = self.group.order.lock();
-        let healthy = o.lanes.iter().all(|l| {
+        let mut inner = self.group.inner.lock();
+        let healthy = inner.attached.iter().all(|l| {
             !matches!(
                 l.volume.state(),
                 State::Failed | State::Parked | State::Replaying
             )
         });
-        if healthy && self.group.all_present(&o) {
-            o.engine.applier.unpin();
+        if healthy && self.group.all_present(&inner) {
+            inner.node.applier.unpin();
         }
     }
 }

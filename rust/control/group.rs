@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{
     event::{self, Code, Severity},
-    group::{order::Phase, start::Config, Group},
+    group::{inner::Phase, start::Config, Group},
     refuse::Refusal,
     registry, uapi as nl,
 };
 use kernel::{prelude::*, sync::atomic::Relaxed};
-use replicate_core::engine::Role;
+use replicate_core::node::Role;
 use replicate_linux::genl::{Attrs, Request};
 
 /// Bytes in a page, as the pool counts.
@@ -158,12 +158,12 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
     }
     drop(present);
     // The last word, under the lock that a new table takes: from here on none is let in.
-    let mut o = group.order.lock();
-    if o.tables == 0 {
-        o.phase = Phase::Gone;
+    let mut inner = group.inner.lock();
+    if inner.tables == 0 {
+        inner.phase = Phase::Gone;
         return Ok(());
     }
-    drop(o);
+    drop(inner);
     Err(Refusal::new(
         EBUSY,
         format_args!(
@@ -189,7 +189,7 @@ fn resize_pool(group: &Group, bytes: u64) -> Result<(), Refusal> {
 
 /// A primary that still holds its writes holds them for the new time, from when it began.
 fn move_hold(group: &Group, was_ms: u32, is_ms: u32) {
-    if let Phase::Holding { until_ns } = &mut group.order.lock().phase {
+    if let Phase::Holding { until_ns } = &mut group.inner.lock().phase {
         *until_ns = until_ns
             .saturating_sub(u64::from(was_ms) * NS_PER_MS)
             .saturating_add(u64::from(is_ms) * NS_PER_MS);

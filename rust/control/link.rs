@@ -18,8 +18,8 @@ use kernel::{
     sync::{atomic::Relaxed, Arc},
 };
 use replicate_core::{
-    engine::position::MAX_LINKS,
     group::{Mode, Name},
+    node::links::MAX_LINKS,
 };
 use replicate_linux::{
     errno::EKEYREJECTED,

@@ -6,7 +6,7 @@
 //! superblock's table that are absent too, and links. One answer holds them all; a dump spreads a large group over
 //! several messages, of which the first has the scalars and the others its name and further parts.
 //!
-//! Facts are taken under the group's locks and told after they are released; nothing is allocated under a lock that
+//! SuperblockInfo are taken under the group's locks and told after they are released; nothing is allocated under a lock that
 //! the I/O path takes.
 
 mod links;

@@ -10,7 +10,7 @@
 //! | [`units`], [`group`], [`record`], [`lineage`] | the words |
 //! | [`log`] | the log's format, space, writing, recovery |
 //! | [`order`] | window of records, apply rounds, completions |
-//! | [`engine`] | one group on one host: all of that together |
+//! | [`node`] | one group on one host: all of that together |
 //! | [`wire`] | the messages |
 //! | [`link`] | sender, handshake, states, region copies |
 //! | [`rules`] | the ordering rules by name |
@@ -35,13 +35,12 @@
 )]
 
 pub mod checksum;
-pub mod engine;
 pub mod group;
 pub mod lineage;
-pub mod link;
 pub mod log;
-pub mod order;
+pub mod node;
 pub mod record;
 pub mod rules;
+pub mod session;
 pub mod units;
 pub mod wire;

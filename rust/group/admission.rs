@@ -9,13 +9,13 @@
 //! of that volume queue behind it.
 
 use super::{
-    order::{Phase, Taken},
+    inner::{Phase, Taken},
     Group,
 };
 use crate::volume::{State, Volume};
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::Role,
+    node::Role,
     units::{Range, Sector},
 };
 use replicate_linux::{
@@ -45,22 +45,22 @@ impl Group {
 
     fn map_write(&self, volume: &Volume, bio: MappedBio) -> MapOutcome {
         {
-            let mut o = self.order.lock();
-            if o.phase == Phase::Unlogged && volume.state() == State::Active {
-                drop(o);
+            let mut inner = self.inner.lock();
+            if inner.phase == Phase::Unlogged && volume.state() == State::Active {
+                drop(inner);
                 let sector = bio.sector();
                 return bio.remap(&volume.data, sector);
             }
-            if o.engine.role() == Role::Secondary && o.phase != Phase::TakingOver {
-                drop(o);
+            if inner.node.role() == Role::Secondary && inner.phase != Phase::TakingOver {
+                drop(inner);
                 bio.end(BlkStatus::IOERR);
                 return MapOutcome::SUBMITTED;
             }
-            let open = o.is_open(volume) && o.engine.has_room(bio.bytes() as u32).is_ok();
-            if let Some(lane) = o.lane(volume) {
-                if !open || !lane.parked.is_empty() {
-                    lane.parked.push(bio);
-                    drop(o);
+            let open = inner.is_open(volume) && inner.node.has_room(bio.bytes() as u32).is_ok();
+            if let Some(entry) = inner.entry(volume) {
+                if !open || !entry.deferred.is_empty() {
+                    entry.deferred.push(bio);
+                    drop(inner);
                     self.stats.stalls.add(1);
                     self.log_wake.notify();
                     return MapOutcome::SUBMITTED;
@@ -69,7 +69,7 @@ impl Group {
         }
         match self.copy(&bio) {
             Some(payload) => self.enter(volume, bio, payload),
-            None => self.park(volume, bio),
+            None => self.defer(volume, bio),
         }
         MapOutcome::SUBMITTED
     }
@@ -90,7 +90,7 @@ impl Group {
 
     fn enter(&self, volume: &Volume, bio: MappedBio, payload: Payload) {
         let bytes = bio.bytes();
-        let taken = self.order.lock().admit(volume, bio, payload);
+        let taken = self.inner.lock().admit(volume, bio, payload);
         match taken {
             Taken::Admitted => {
                 self.stats.writes.add(1);
@@ -103,7 +103,7 @@ impl Group {
                 }
             }
             Taken::End(bio, status) => bio.end(status),
-            Taken::NotNow(bio) => self.park(volume, bio),
+            Taken::NotNow(bio) => self.defer(volume, bio),
         }
     }
 
@@ -113,14 +113,14 @@ impl Group {
     pub(crate) fn release(&self) -> bool {
         let mut out = BioList::new();
         let waiting = {
-            let mut o = self.order.lock();
-            while let Some(seq) = o.engine.next_release() {
-                if let Some(bio) = o.take_bio(seq) {
+            let mut inner = self.inner.lock();
+            while let Some(seq) = inner.node.next_release() {
+                if let Some(bio) = inner.take_bio(seq) {
                     out.push(bio);
                 }
             }
-            o.ready_flushes(&mut out);
-            o.lanes.iter().any(|l| !l.parked.is_empty())
+            inner.ready_flushes(&mut out);
+            inner.attached.iter().any(|l| !l.deferred.is_empty())
         };
         while let Some(bio) = out.pop() {
             bio.end(BlkStatus::OK);
@@ -129,16 +129,16 @@ impl Group {
     }
 
     /// Puts a bio on its volume's list; the log worker continues it.
-    pub(crate) fn park(&self, volume: &Volume, bio: MappedBio) {
+    pub(crate) fn defer(&self, volume: &Volume, bio: MappedBio) {
         self.stats.stalls.add(1);
-        let mut o = self.order.lock();
-        match o.lane(volume) {
-            Some(lane) => {
-                lane.parked.push(bio);
-                drop(o);
+        let mut inner = self.inner.lock();
+        match inner.entry(volume) {
+            Some(entry) => {
+                entry.deferred.push(bio);
+                drop(inner);
             }
             None => {
-                drop(o);
+                drop(inner);
                 bio.end(BlkStatus::IOERR);
             }
         }
@@ -146,29 +146,29 @@ impl Group {
     }
 
     fn map_flush(&self, volume: &Volume, bio: MappedBio) -> MapOutcome {
-        let mut o = self.order.lock();
-        if o.phase == Phase::Unlogged {
-            drop(o);
+        let mut inner = self.inner.lock();
+        if inner.phase == Phase::Unlogged {
+            drop(inner);
             let sector = bio.sector();
             return bio.remap(&volume.data, sector);
         }
-        if o.engine.role() == Role::Secondary {
+        if inner.node.role() == Role::Secondary {
             // Nothing was written through this device.
-            drop(o);
+            drop(inner);
             bio.end(BlkStatus::OK);
             return MapOutcome::SUBMITTED;
         }
-        match o.flush(bio) {
+        match inner.flush(bio) {
             Taken::End(bio, status) => {
-                drop(o);
+                drop(inner);
                 bio.end(status);
             }
             Taken::NotNow(bio) => {
-                drop(o);
-                self.park(volume, bio);
+                drop(inner);
+                self.defer(volume, bio);
             }
             Taken::Admitted => {
-                drop(o);
+                drop(inner);
                 self.log_wake.notify();
             }
         }
@@ -178,35 +178,35 @@ impl Group {
     /// A read goes straight to the data device where that holds the latest; else the log worker overlays it.
     fn map_read(&self, volume: &Volume, bio: MappedBio) -> MapOutcome {
         let sector = bio.sector();
-        let mut o = self.order.lock();
+        let mut inner = self.inner.lock();
         match volume.state() {
             State::Failed => {
-                drop(o);
+                drop(inner);
                 bio.end(BlkStatus::IOERR);
                 return MapOutcome::SUBMITTED;
             }
             State::Active | State::Suspended => {
                 if let Some(range) = range_of(volume, &bio) {
-                    if !o.must_overlay(&range) || o.engine.role() == Role::Secondary {
-                        drop(o);
+                    if !inner.must_overlay(&range) || inner.node.role() == Role::Secondary {
+                        drop(inner);
                         return bio.remap(&volume.data, sector);
                     }
                 }
             }
             State::Replica => {
-                drop(o);
+                drop(inner);
                 return bio.remap(&volume.data, sector);
             }
             State::Parked | State::Replaying => {}
         }
-        match o.lane(volume) {
-            Some(lane) => {
-                lane.reads.push(bio);
-                drop(o);
+        match inner.entry(volume) {
+            Some(entry) => {
+                entry.reads.push(bio);
+                drop(inner);
                 self.log_wake.notify();
             }
             None => {
-                drop(o);
+                drop(inner);
                 bio.end(BlkStatus::IOERR);
             }
         }

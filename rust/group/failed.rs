@@ -17,17 +17,17 @@ use crate::{
     volume::{State, Volume},
 };
 use kernel::prelude::*;
-use replicate_core::engine::Log;
+use replicate_core::node::Log;
 
 impl Group {
     /// A data device failed: the volume takes no more I/O until it is activated again. May sleep.
     pub(crate) fn fail_volume(&self, volume: &Volume, what: &str, why: &str) {
         let repair = {
-            let mut o = self.order.lock();
+            let mut inner = self.inner.lock();
             // With the pin first: no checkpoint may believe a flush that comes after this.
-            o.engine.data_device_failed();
+            inner.node.data_device_failed();
             volume.set_state(State::Failed);
-            match o.engine.log {
+            match inner.node.log {
                 Log::Ring(_) => "the log keeps what it lacks; repair it, then reload its table",
                 Log::NoRing(_) => "repair it, then remove the group and add it again: the primary sends what it lacks",
             }

@@ -11,7 +11,7 @@
 
 use super::{
     epochs::EpochTable,
-    order::{Flushes, Order, Phase, MAX_PINS, MAX_VOLUMES},
+    inner::{Flushes, Inner, Phase, MAX_PINS, MAX_VOLUMES},
     scan::{scan, Scanned},
     Group, Identity, Lists, Settings, Stats, Status,
 };
@@ -22,7 +22,7 @@ use crate::{
         batch::{free_batches, FreeBatch, LogIo},
         LogWorker,
     },
-    memory::{Engine, Fixed},
+    memory::{Fixed, Node},
     reason::Reason,
     refuse::Refusal,
     srl::Srl,
@@ -33,10 +33,6 @@ use kernel::{
     sync::{atomic::Atomic, Arc},
 };
 use replicate_core::{
-    engine::{
-        position::{LinkId, Positions, MAX_LINKS},
-        Log, NoRing, Role, Start,
-    },
     group::{self, Name},
     lineage::{self, Epoch},
     log::{
@@ -45,7 +41,11 @@ use replicate_core::{
         superblock::{LinkState, Superblock, Tail},
         writer::Writer,
     },
-    order::window::Slot,
+    node::window::Slot,
+    node::{
+        links::{LinkId, Positions, MAX_LINKS},
+        Log, NoRing, Role, Start,
+    },
     units::{EpochId, GroupUuid, Position, Seq},
 };
 use replicate_linux::{clock, event::Event, kthread::Thread, pages::PagePool, random};
@@ -73,7 +73,7 @@ pub(crate) struct Config<'a> {
 }
 
 /// The facts of a superblock that a start needs.
-struct Facts {
+struct SuperblockInfo {
     uuid: GroupUuid,
     name: Name,
     role: group::Role,
@@ -87,9 +87,9 @@ struct Facts {
     syncing: bool,
 }
 
-impl Facts {
-    fn of(sb: &Superblock) -> Facts {
-        Facts {
+impl SuperblockInfo {
+    fn of(sb: &Superblock) -> SuperblockInfo {
+        SuperblockInfo {
             uuid: sb.group(),
             name: sb.group_name(),
             role: sb.role(),
@@ -110,7 +110,7 @@ impl Group {
     pub(crate) fn start(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
         let srl = Srl::open(config.srl)?;
         let shown = config.srl.to_str().unwrap_or("?");
-        let facts = srl.read(Facts::of)?;
+        let facts = srl.read(SuperblockInfo::of)?;
         let role = check(&config, &srl, &facts, shown)?;
         if config.pool_bytes < RESERVE_PAGES as u64 * PAGE_BYTES {
             return Err(Refusal::new(
@@ -176,7 +176,12 @@ impl Group {
 }
 
 /// Everything that may be wrong with the device, the name or the role.
-fn check(config: &Config<'_>, srl: &Srl, facts: &Facts, shown: &str) -> Result<Role, Refusal> {
+fn check(
+    config: &Config<'_>,
+    srl: &Srl,
+    facts: &SuperblockInfo,
+    shown: &str,
+) -> Result<Role, Refusal> {
     let name = config.name.as_str();
     if !facts.name.is_none() && facts.name != config.name {
         return Err(Refusal::new(
@@ -239,7 +244,7 @@ fn check(config: &Config<'_>, srl: &Srl, facts: &Facts, shown: &str) -> Result<R
 fn write_superblock(
     srl: &Srl,
     config: &Config<'_>,
-    facts: &Facts,
+    facts: &SuperblockInfo,
     role: Role,
     head: Seq,
     first_life: bool,
@@ -307,12 +312,12 @@ fn cut_links(sb: &mut Superblock, head: Seq) {
 fn build(
     config: Config<'_>,
     srl: Arc<Srl>,
-    facts: &Facts,
+    facts: &SuperblockInfo,
     role: Role,
     head: Seq,
     scanned: Option<Scanned>,
 ) -> Result<Arc<Group>, Refusal> {
-    let engine = build_engine(&srl, facts, role, head, scanned)?;
+    let node = build_engine(&srl, facts, role, head, scanned)?;
     let (identity, epochs) = srl.read(|sb| {
         let lineage = sb.lineage();
         let identity = Identity {
@@ -329,7 +334,7 @@ fn build(
     let pool = PagePool::new(RESERVE_PAGES, max_pages, Some(log_wake.clone()))?;
     let log_io = LogIo::new(&pool, srl.block(), log_wake.clone())?;
     let free = free_batches(&pool, srl.block())?;
-    let order = build_order(engine, epochs, free, facts, role, config.start_wait_ms)?;
+    let inner = build_inner(node, epochs, free, facts, role, config.start_wait_ms)?;
     let group = Arc::pin_init(
         try_pin_init!(Group {
             name: config.name,
@@ -350,8 +355,8 @@ fn build(
             flush_at_once: Atomic::new(false),
             table_len: Atomic::new(volumes),
             pause <- Pause::new(),
-            copy_payloads <- new_spinlock!([const { None }; replicate_core::link::copies::MAX_OUTSTANDING]),
-            order <- new_spinlock!(order),
+            copy_payloads <- new_spinlock!([const { None }; replicate_core::session::resync::MAX_OUTSTANDING]),
+            inner <- new_spinlock!(inner),
             identity <- new_spinlock!(identity),
             lists <- new_mutex!(Lists {
                 links: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
@@ -371,24 +376,24 @@ fn build(
     Ok(group)
 }
 
-fn build_order(
-    engine: KBox<Engine>,
+fn build_inner(
+    node: KBox<Node>,
     epochs: EpochTable,
     free_batches: KVec<FreeBatch>,
-    facts: &Facts,
+    facts: &SuperblockInfo,
     role: Role,
     start_wait_ms: u32,
-) -> Result<KBox<Order>> {
+) -> Result<KBox<Inner>> {
     let hold = role == Role::Primary && facts.links > 0;
     let until_ns = clock::monotonic_ns() + u64::from(start_wait_ms) * 1_000_000;
     Ok(KBox::new(
-        Order {
-            engine,
+        Inner {
+            node,
             epochs,
             sync_cursor: None,
             payloads: Fixed::from_fn(WINDOW_SLOTS, || None)?,
             bios: Fixed::from_fn(WINDOW_SLOTS, || None)?,
-            lanes: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
+            attached: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
             tables: 0,
             flushes: Flushes::default(),
             later: Flushes::default(),
@@ -400,7 +405,7 @@ fn build_order(
             },
             uncommitted_bytes: 0,
             uncommitted_since: 0,
-            sinks: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
+            senders: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
             wants_space: false,
             gathering_since: 0,
             free_batches,
@@ -410,15 +415,15 @@ fn build_order(
     )?)
 }
 
-/// In a frame of its own, which is gone when the rest is built: the engine is large.
+/// In a frame of its own, which is gone when the rest is built: the node is large.
 #[inline(never)]
 fn build_engine(
     srl: &Srl,
-    facts: &Facts,
+    facts: &SuperblockInfo,
     role: Role,
     head: Seq,
     scanned: Option<Scanned>,
-) -> Result<KBox<Engine>, Refusal> {
+) -> Result<KBox<Node>, Refusal> {
     let mut positions = Positions::default();
     srl.read(|sb| {
         for (slot, link) in sb.links() {
@@ -456,16 +461,16 @@ fn build_engine(
         chain,
         head,
     };
-    let engine = Engine::new(
+    let node = Node::new(
         Fixed::new(WINDOW_SLOTS, Slot::default())?,
         Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
         log,
         positions,
         start,
     );
-    let mut engine = KBox::new(engine, GFP_KERNEL)?;
+    let mut node = KBox::new(node, GFP_KERNEL)?;
     if facts.syncing && role == Role::Secondary {
-        engine.copies.set_syncing();
+        node.copies.set_syncing();
     }
-    Ok(engine)
+    Ok(node)
 }

@@ -11,7 +11,7 @@
 //! Refused while the primary is connected, while the replica is inconsistent or empty, and with openers,
 //! unless forced.
 
-use super::{epochs::EpochTable, order::Phase, Group};
+use super::{epochs::EpochTable, inner::Phase, Group};
 use crate::{
     event::{self, Code, Severity},
     link::Link,
@@ -21,10 +21,10 @@ use crate::{
 use core::fmt;
 use kernel::{prelude::*, str::CString, sync::Arc};
 use replicate_core::{
-    engine::{position::MAX_LINKS, Log, Role},
     group::{self, Replica},
     lineage::{Epoch, Reason},
     log::recovery,
+    node::{links::MAX_LINKS, Log, Role},
     units::{EpochId, Seq},
 };
 use replicate_linux::{
@@ -51,8 +51,8 @@ impl Group {
         let was_sync = last_contact(&links);
         let room = Self::room_for_volumes()?;
         {
-            let mut o = self.order.lock();
-            o.phase = Phase::TakingOver;
+            let mut inner = self.inner.lock();
+            inner.phase = Phase::TakingOver;
         }
         links.retain(|l| l.close_for_takeover());
         let taken = self.become_primary(was_sync, room);
@@ -71,20 +71,20 @@ impl Group {
         mut room: KVec<Arc<Volume>>,
     ) -> Result<TakenOver, Refusal> {
         let name = self.name.as_str();
-        let end = self.order.lock().engine.takeover_begin();
+        let end = self.inner.lock().node.takeover_begin();
         if let Err(e) = self.wait_durable(end) {
-            let mut o = self.order.lock();
-            if matches!(o.engine.log, Log::Ring(_)) {
-                o.phase = Phase::Active;
+            let mut inner = self.inner.lock();
+            if matches!(inner.node.log, Log::Ring(_)) {
+                inner.phase = Phase::Active;
             } else {
                 // Its volumes may hold by now what the primary never committed.
-                drop(o);
+                drop(inner);
                 self.fail(Refusal::new(e.error, format_args!("{}", e.text())));
             }
             return Err(e);
         }
         let still = self.pause_applier();
-        let ring = matches!(self.order.lock().engine.log, Log::Ring(_));
+        let ring = matches!(self.inner.lock().node.log, Log::Ring(_));
         let mut id = EpochId::NONE;
         random::fill(&mut id.0);
         self.present_in(&mut room);
@@ -142,10 +142,10 @@ impl Group {
             i.replica = Replica::Consistent;
         }
         {
-            let mut o = self.order.lock();
-            o.epochs = table;
-            o.engine.takeover_done(end);
-            o.phase = if ring { Phase::Active } else { Phase::Unlogged };
+            let mut inner = self.inner.lock();
+            inner.epochs = table;
+            inner.node.takeover_done(end);
+            inner.phase = if ring { Phase::Active } else { Phase::Unlogged };
         }
         drop(still);
         self.open_volumes(room);
@@ -172,8 +172,8 @@ impl Group {
         let name = self.name.as_str();
         let no = |e, text: fmt::Arguments<'_>| Err(Refusal::new(e, text));
         let (role, phase, consistent) = {
-            let o = self.order.lock();
-            (o.engine.role(), o.phase, o.engine.is_consistent())
+            let inner = self.inner.lock();
+            (inner.node.role(), inner.phase, inner.node.is_consistent())
         };
         if role == Role::Primary {
             return no(
@@ -192,8 +192,8 @@ impl Group {
             return no(EUCLEAN, format_args!("group {name}: the replica is inconsistent until its synchronisation ends; --force takes it over as it is"));
         }
         let all = {
-            let o = self.order.lock();
-            self.all_present(&o)
+            let inner = self.inner.lock();
+            self.all_present(&inner)
         };
         if !all {
             return no(EAGAIN, format_args!("group {name}: not every volume is active on this host; create them with dmsetup first"));
@@ -219,9 +219,9 @@ impl Group {
     fn wait_durable(&self, end: Seq) -> Result<(), Refusal> {
         let until = clock::monotonic_ns() + LIMIT_MS * 1_000_000;
         let ready = || {
-            let mut o = self.order.lock();
-            o.engine.demand(end);
-            o.engine.takeover_ready(end) || o.engine.log_failed()
+            let mut inner = self.inner.lock();
+            inner.node.demand(end);
+            inner.node.takeover_ready(end) || inner.node.log_failed()
         };
         while !ready() {
             self.log_wake.notify();
@@ -234,7 +234,7 @@ impl Group {
                 ));
             }
         }
-        if self.order.lock().engine.log_failed() {
+        if self.inner.lock().node.log_failed() {
             return Err(Refusal::new(
                 EIO,
                 format_args!(

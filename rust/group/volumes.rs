@@ -7,7 +7,7 @@
 //! pins the checkpoint at records of a volume that is not attached.
 
 use super::{
-    order::{Lane, Order, Phase, MAX_VOLUMES},
+    inner::{Attached, Inner, Phase, MAX_VOLUMES},
     Group,
 };
 use crate::{
@@ -20,9 +20,9 @@ use kernel::{
     sync::{atomic::Relaxed, Arc},
 };
 use replicate_core::{
-    engine::{position::MAX_LINKS, Role},
     group::Name,
     log::superblock::LinkState,
+    node::{links::MAX_LINKS, Role},
     units::VolumeId,
 };
 use replicate_linux::{
@@ -83,31 +83,35 @@ impl Group {
         if let Some(id) = id {
             volume.set_id(id);
         }
-        let mut strays = BioList::new();
+        let mut orphaned = BioList::new();
         let resumed = {
-            let mut o = self.order.lock();
-            if o.phase == Phase::Gone {
+            let mut inner = self.inner.lock();
+            if inner.phase == Phase::Gone {
                 return Err(Refusal::new(
                     ENODEV,
                     format_args!("group {} is being removed", self.name.as_str()),
                 ));
             }
-            match o.lanes.iter().position(|l| l.volume.name == volume.name) {
-                Some(i) => match o.lanes.get_mut(i) {
-                    Some(lane) if Arc::ptr_eq(&lane.volume, volume) => true,
-                    Some(lane) => {
-                        strays.append(&mut lane.parked);
-                        strays.append(&mut lane.reads);
-                        lane.volume = volume.clone();
+            match inner
+                .attached
+                .iter()
+                .position(|l| l.volume.name == volume.name)
+            {
+                Some(i) => match inner.attached.get_mut(i) {
+                    Some(entry) if Arc::ptr_eq(&entry.volume, volume) => true,
+                    Some(entry) => {
+                        orphaned.append(&mut entry.deferred);
+                        orphaned.append(&mut entry.reads);
+                        entry.volume = volume.clone();
                         false
                     }
                     None => false,
                 },
                 None => {
-                    o.lanes.push(
-                        Lane {
+                    inner.attached.push(
+                        Attached {
                             volume: volume.clone(),
-                            parked: BioList::new(),
+                            deferred: BioList::new(),
                             reads: BioList::new(),
                         },
                         GFP_NOWAIT,
@@ -116,7 +120,7 @@ impl Group {
                 }
             }
         };
-        while let Some(bio) = strays.pop() {
+        while let Some(bio) = orphaned.pop() {
             bio.end(BlkStatus::IOERR);
         }
         if !resumed || volume.state() == State::Suspended || volume.state() == State::Failed {
@@ -170,24 +174,24 @@ impl Group {
         let mut behind = KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?;
         let mut links = Self::room_for_links()?;
         if volume.logical_block > before {
-            let head = self.order.lock().engine.head();
+            let head = self.inner.lock().node.head();
             let settled = || {
-                let mut o = self.order.lock();
-                o.engine.demand(head);
-                o.engine.commit() >= head || o.engine.log_failed()
+                let mut inner = self.inner.lock();
+                inner.node.demand(head);
+                inner.node.commit() >= head || inner.node.log_failed()
             };
             if !settled() {
                 self.log_wake.notify();
                 self.moved.wait_until(COMMIT_MS, settled);
             }
-            if self.order.lock().engine.commit() < head {
+            if self.inner.lock().node.commit() < head {
                 return Err(Refusal::new(
                     EAGAIN,
                     format_args!("volume {}/{name}: its block size cannot grow to {} bytes while the log does not take what was written before; see the state of the group", self.name.as_str(), volume.logical_block),
                 ));
             }
-            let o = self.order.lock();
-            for (id, p) in o.engine.positions.iter() {
+            let inner = self.inner.lock();
+            for (id, p) in inner.node.positions.iter() {
                 // A peer with a session was accepted with the smaller blocks.
                 if !p.needs_sync && !p.live && p.kept < head {
                     let _ = behind.push(id, GFP_NOWAIT);
@@ -265,31 +269,35 @@ impl Group {
 
     /// The attached volumes, where there must be no need for memory.
     pub(crate) fn present_in(&self, room: &mut KVec<Arc<Volume>>) {
-        for lane in self.order.lock().lanes.iter() {
-            // Cannot fail: there are no more lanes than there is room.
-            let _ = room.push(lane.volume.clone(), GFP_NOWAIT);
+        for entry in self.inner.lock().attached.iter() {
+            // Cannot fail: there are no more attached than there is room.
+            let _ = room.push(entry.volume.clone(), GFP_NOWAIT);
         }
     }
 
     /// The attached volume of that name.
     pub(crate) fn volume_named(&self, name: &Name) -> Option<Arc<Volume>> {
-        let o = self.order.lock();
-        let lane = o.lanes.iter().find(|l| l.volume.name == *name)?;
-        Some(lane.volume.clone())
+        let inner = self.inner.lock();
+        let entry = inner.attached.iter().find(|l| l.volume.name == *name)?;
+        Some(entry.volume.clone())
     }
 
     /// Whether every volume of the table is attached.
-    pub(crate) fn all_present(&self, o: &Order) -> bool {
-        let n = o.lanes.iter().filter(|l| l.volume.id().is_some()).count();
-        n >= self.table_len.load(Relaxed) as usize && !o.lanes.is_empty()
+    pub(crate) fn all_present(&self, inner: &Inner) -> bool {
+        let n = inner
+            .attached
+            .iter()
+            .filter(|l| l.volume.id().is_some())
+            .count();
+        n >= self.table_len.load(Relaxed) as usize && !inner.attached.is_empty()
     }
 
     /// Ends the bios of `volume` that have no seq, so that a noflush suspend can end. Does not sleep.
-    pub(crate) fn push_back(&self, volume: &Volume) {
+    pub(crate) fn requeue(&self, volume: &Volume) {
         let mut out = BioList::new();
-        if let Some(lane) = self.order.lock().lane(volume) {
-            out.append(&mut lane.parked);
-            out.append(&mut lane.reads);
+        if let Some(entry) = self.inner.lock().entry(volume) {
+            out.append(&mut entry.deferred);
+            out.append(&mut entry.reads);
         }
         while let Some(bio) = out.pop() {
             bio.end(BlkStatus::DM_REQUEUE);
@@ -301,18 +309,18 @@ impl Group {
     pub(crate) fn drain(&self, volume: &Volume) {
         if volume.state() == State::Active {
             let target = {
-                let mut o = self.order.lock();
-                o.engine.demand_all();
-                o.engine.head()
+                let mut inner = self.inner.lock();
+                inner.node.demand_all();
+                inner.node.head()
             };
             self.log_wake.notify();
             self.apply_wake.notify();
             let done = || {
-                let mut o = self.order.lock();
-                o.engine.demand_all();
-                o.engine.applier.applied() >= target
-                    || o.engine.log_failed()
-                    || o.phase != Phase::Active
+                let mut inner = self.inner.lock();
+                inner.node.demand_all();
+                inner.node.applier.applied() >= target
+                    || inner.node.log_failed()
+                    || inner.phase != Phase::Active
             };
             while !done() {
                 self.log_wake.notify();
@@ -329,15 +337,15 @@ impl Group {
 
     /// A device-mapper table names the group from now on: until [`Self::detach`] it is not removed.
     pub(crate) fn enlist(&self) -> Result<(), Refusal> {
-        let mut o = self.order.lock();
-        if o.phase == Phase::Gone {
-            drop(o);
+        let mut inner = self.inner.lock();
+        if inner.phase == Phase::Gone {
+            drop(inner);
             return Err(Refusal::new(
                 ENODEV,
                 format_args!("group {} is being removed", self.name.as_str()),
             ));
         }
-        o.tables = o.tables.saturating_add(1);
+        inner.tables = inner.tables.saturating_add(1);
         Ok(())
     }
 
@@ -346,19 +354,19 @@ impl Group {
         let mut out = BioList::new();
         let _still = self.pause.hold();
         let gone = {
-            let mut o = self.order.lock();
-            match o
-                .lanes
+            let mut inner = self.inner.lock();
+            match inner
+                .attached
                 .iter()
                 .position(|l| core::ptr::eq::<Volume>(&*l.volume, volume))
             {
-                Some(i) => o.lanes.remove(i).ok(),
+                Some(i) => inner.attached.remove(i).ok(),
                 None => None,
             }
         };
-        if let Some(mut lane) = gone {
-            out.append(&mut lane.parked);
-            out.append(&mut lane.reads);
+        if let Some(mut entry) = gone {
+            out.append(&mut entry.deferred);
+            out.append(&mut entry.reads);
             event::volume(
                 self,
                 volume,
@@ -370,7 +378,7 @@ impl Group {
         while let Some(bio) = out.pop() {
             bio.end(BlkStatus::IOERR);
         }
-        let mut o = self.order.lock();
-        o.tables = o.tables.saturating_sub(1);
+        let mut inner = self.inner.lock();
+        inner.tables = inner.tables.saturating_sub(1);
     }
 }

@@ -2,14 +2,14 @@
 
 //! The primary's session: what comes back. Acknowledgements release writers and free the log.
 
-use super::{ended::Ended, sender::Session, sync::is_sync, worker::Worker};
+use super::{error::SessionError, sender::Session, sync::is_sync, worker::Worker};
 use crate::{
     event::{self, Code as Event, Severity},
     reason::Reason,
 };
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
-    link::state,
+    session::state,
     units::Seq,
     wire::{Message, Progress},
 };
@@ -45,7 +45,7 @@ struct Change {
 
 impl Worker {
     /// Takes what has arrived.
-    pub(super) fn take_acks(&mut self, s: &mut Session) -> Result<(), Ended> {
+    pub(super) fn take_acks(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let mut newest: Option<Progress> = None;
         for _ in 0..MAX_MESSAGES {
             let Some(header) = self.rx.poll(&self.link.stats)? else {
@@ -53,7 +53,7 @@ impl Worker {
             };
             let credit = header.envelope.credit;
             s.sender.set_credit(credit.seq, credit.byte);
-            let said = match self.rx.message(&header).map_err(Ended::wire)? {
+            let said = match self.rx.message(&header).map_err(SessionError::wire)? {
                 Message::Ack(p) => Said::Ack(p),
                 Message::CopyAck { item } => Said::CopyAck(item),
                 Message::Resend { from, .. } => Said::Resend(from),
@@ -61,11 +61,11 @@ impl Worker {
                     self.measure(echo_ns);
                     Said::Nothing
                 }
-                Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
-                Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+                Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
+                Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
                 _ => return Err(Worker::unexpected(header.kind)),
             };
-            self.contact();
+            self.touch_last_rx();
             match said {
                 Said::Ack(p) => {
                     // Cumulative, and in order on one connection: the last one says it all.
@@ -74,7 +74,7 @@ impl Worker {
                 Said::CopyAck(item) => self.copies_durable(s, item)?,
                 Said::Resend(from) => {
                     self.link.stats.resends.add(1);
-                    let oldest = self.group.order.lock().engine.oldest();
+                    let oldest = self.group.inner.lock().node.oldest();
                     s.sender.resend(from, oldest);
                 }
                 Said::Nothing => {}
@@ -87,22 +87,19 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), Ended> {
+    fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), SessionError> {
         s.sender.acknowledged(p.received);
         let id = self.link.id;
         let change = {
-            let mut o = self.group.order.lock();
-            let engine = &mut o.engine;
-            let before = engine.positions.get(id).copied().unwrap_or_default();
-            let became = engine.acknowledged(id, (p.received, p.logged, p.applied));
-            match engine.positions.get(id) {
+            let mut inner = self.group.inner.lock();
+            let node = &mut inner.node;
+            let before = node.positions.get(id).copied().unwrap_or_default();
+            let became = node.acknowledged(id, (p.received, p.logged, p.applied));
+            match node.positions.get(id) {
                 Some(l) => Change {
                     in_sync: became,
-                    level: !s.was_level
-                        && engine.is_near(l.received)
-                        && !l.syncing
-                        && !l.needs_sync,
-                    whole: l.received >= engine.head(),
+                    level: !s.was_level && node.is_near(l.received) && !l.syncing && !l.needs_sync,
+                    whole: l.received >= node.head(),
                     logged: l.logged > before.logged,
                     releases: is_sync(l.mode),
                     gates: l.gates() && !before.gates(),
@@ -149,7 +146,7 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn copies_durable(&mut self, s: &mut Session, item: u64) -> Result<(), Ended> {
+    fn copies_durable(&mut self, s: &mut Session, item: u64) -> Result<(), SessionError> {
         if s.end_item.is_some_and(|end| item >= end) {
             self.sync_over(s)?;
             self.link.step(
@@ -161,8 +158,8 @@ impl Worker {
             // What it acknowledged while it was syncing counts from now on; on an idle group nothing else comes.
             s.was_level = false;
             let known = {
-                let o = self.group.order.lock();
-                o.engine.positions.get(self.link.id).map(|l| Progress {
+                let inner = self.group.inner.lock();
+                inner.node.positions.get(self.link.id).map(|l| Progress {
                     received: l.received,
                     logged: l.logged,
                     applied: l.applied,

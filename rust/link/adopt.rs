@@ -8,7 +8,7 @@
 //!
 //! The applier stands still and the log is idle meanwhile. On refusal nothing was changed.
 
-use super::ended::{self, Ended};
+use super::error::{self, SessionError};
 use crate::{
     event::{self, Code as Event, Severity},
     group::{
@@ -21,13 +21,13 @@ use crate::{
 };
 use kernel::prelude::*;
 use replicate_core::{
-    engine::Log,
     group::{Replica, Volume},
-    link::handshake::{self, VolumeFault, Why},
     log::{
         ring::Place,
         superblock::{Inconsistent, Superblock, Tail, VolumeSlot, VolumeState},
     },
+    node::Log,
+    session::meet::{self, VolumeFault, Why},
     units::{Bytes, Chain, Position, Sector, Seq},
     wire::{Code, Start, Welcome},
 };
@@ -48,11 +48,11 @@ pub(super) struct Adopted {
 }
 
 /// Takes a welcome. Sleeps; no lock may be held.
-pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Ended> {
+pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, SessionError> {
     let h = &w.head;
     let uuid = group.identity().uuid;
     if !uuid.is_none() && uuid != h.group {
-        return Err(Ended::refused(
+        return Err(SessionError::refused(
             Reason::GroupMismatch,
             Code::OtherGroup,
             format_args!("the primary's group {} is another group than this secondary's (uuid {}, here {uuid}): format this SRL again to join it", h.group_name.as_str(), h.group),
@@ -70,10 +70,12 @@ pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Ended> 
     }
     group.drop_copies();
     drop(still);
-    group.number_volumes().map_err(|_| Ended::no_memory())?;
+    group
+        .number_volumes()
+        .map_err(|_| SessionError::no_memory())?;
     group.log_wake.notify();
     group.apply_wake.notify();
-    let sync = group.order.lock().engine.copies.is_syncing();
+    let sync = group.inner.lock().node.copies.is_syncing();
     Ok(Adopted {
         session: h.session,
         resume: h.resume,
@@ -83,8 +85,8 @@ pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Ended> 
     })
 }
 
-fn nonsense(what: &'static str) -> Ended {
-    Ended::closed(
+fn nonsense(what: &'static str) -> SessionError {
+    SessionError::closed(
         Reason::Protocol,
         Code::Protocol,
         format_args!("connection dropped: {what}"),
@@ -92,13 +94,13 @@ fn nonsense(what: &'static str) -> Ended {
 }
 
 /// Whether the primary's volumes are all here, and fit.
-fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, Ended> {
+fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, SessionError> {
     let mut volumes =
-        KVec::with_capacity(w.volumes.len(), GFP_KERNEL).map_err(|_| Ended::no_memory())?;
+        KVec::with_capacity(w.volumes.len(), GFP_KERNEL).map_err(|_| SessionError::no_memory())?;
     for v in w.volumes.iter() {
         let name = v.name.as_str();
         let here = group.volume_named(&v.name).map(|l| l.describe());
-        let fault = handshake::check_volume(&v, here.as_ref());
+        let fault = meet::check_volume(&v, here.as_ref());
         let text = match fault {
             Ok(()) => None,
             Err(VolumeFault::Missing) => {
@@ -114,7 +116,7 @@ fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, Ended> 
             )),
         };
         if let Some((reason, code, what)) = text {
-            return Err(Ended::refused(
+            return Err(SessionError::refused(
                 reason,
                 code,
                 format_args!("volume {name} {what} on the secondary"),
@@ -127,9 +129,9 @@ fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, Ended> 
                 let by_id = sb.find_volume_id(v.id);
                 by_name == by_id
             })
-            .map_err(|_| Ended::no_memory())?;
+            .map_err(|_| SessionError::no_memory())?;
         if !known {
-            return Err(Ended::refused(
+            return Err(SessionError::refused(
                 Reason::GroupMismatch,
                 Code::OtherGroup,
                 format_args!("volume {name} has another number in the secondary's volume table: the two were not made by the same group; format the secondary's SRL again"),
@@ -137,26 +139,26 @@ fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, Ended> 
         }
         volumes
             .push(v, GFP_KERNEL)
-            .map_err(|_| Ended::no_memory())?;
+            .map_err(|_| SessionError::no_memory())?;
     }
     Ok(volumes)
 }
 
 /// Waits until the log holds everything that memory has in order: no session brings more.
-fn drain(group: &Group) -> Result<(), Ended> {
+fn drain(group: &Group) -> Result<(), SessionError> {
     let start = clock::monotonic_ns();
     let idle = || {
-        let o = group.order.lock();
-        match &o.engine.log {
+        let inner = group.inner.lock();
+        match &inner.node.log {
             Log::Ring(w) => {
-                w.has_failed() || (w.is_idle() && w.logged_head() >= o.engine.window.head())
+                w.has_failed() || (w.is_idle() && w.logged_head() >= inner.node.window.head())
             }
             Log::NoRing(_) => true,
         }
     };
     while !idle() {
         if should_stop() || clock::monotonic_ns().saturating_sub(start) > DRAIN_NS {
-            return Err(Ended::closed(
+            return Err(SessionError::closed(
                 Reason::LogFailed,
                 Code::NotReady,
                 format_args!("the secondary's log is still busy with the former session"),
@@ -165,8 +167,8 @@ fn drain(group: &Group) -> Result<(), Ended> {
         group.log_wake.notify();
         group.moved.wait_until(20, idle);
     }
-    if group.order.lock().engine.log_failed() {
-        return Err(Ended::closed(
+    if group.inner.lock().node.log_failed() {
+        return Err(SessionError::closed(
             Reason::LogFailed,
             Code::Failed,
             format_args!(
@@ -179,15 +181,15 @@ fn drain(group: &Group) -> Result<(), Ended> {
 
 /// The same history goes on.
 #[inline(never)]
-fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
+fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     let h = &w.head;
     let fork = h.fork.seq;
     let (rescan, commit) = {
-        let o = group.order.lock();
-        let e = &o.engine;
+        let inner = group.inner.lock();
+        let e = &inner.node;
         if !e.welcome_fits(h.start.is_sync()) {
-            drop(o);
-            return Err(Ended::closed(
+            drop(inner);
+            return Err(SessionError::closed(
                 Reason::Reset,
                 Code::NotReady,
                 format_args!(
@@ -195,18 +197,18 @@ fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
                 ),
             ));
         }
-        if let Err(why) = handshake::may_truncate(e.applied_bound(), fork) {
-            drop(o);
-            return Err(ended::verdict(why, false));
+        if let Err(why) = meet::may_truncate(e.applied_bound(), fork) {
+            drop(inner);
+            return Err(error::verdict(why, false));
         }
         if let (Some(mine), Some(theirs)) = (e.window.chain_at(fork), h.fork_chain) {
             if mine != theirs {
-                drop(o);
-                return Err(ended::verdict(Why::ChainDiffers, false));
+                drop(inner);
+                return Err(error::verdict(Why::ChainDiffers, false));
             }
         }
         if e.head().min(fork) < h.resume.prev() {
-            drop(o);
+            drop(inner);
             return Err(nonsense("a welcome that leaves out records"));
         }
         (e.must_rescan(fork), e.adopted_commit(fork))
@@ -220,21 +222,21 @@ fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
     } else {
         None
     };
-    let mut o = group.order.lock();
-    o.epochs = table;
-    let cut = o.engine.truncate(fork, place);
-    o.forget_strays();
-    o.engine.session_began();
-    drop(o);
+    let mut inner = group.inner.lock();
+    inner.epochs = table;
+    let cut = inner.node.truncate(fork, place);
+    inner.forget_orphaned();
+    inner.node.session_began();
+    drop(inner);
     if cut {
         Ok(())
     } else {
-        Err(ended::verdict(Why::PeerAhead, false))
+        Err(error::verdict(Why::PeerAhead, false))
     }
 }
 
 /// Where the log ends under the lineage that is durable now.
-fn end_of_log(group: &Group, fork: Seq) -> Result<Place, Ended> {
+fn end_of_log(group: &Group, fork: Seq) -> Result<Place, SessionError> {
     let shown = group.srl.path().to_str().unwrap_or("?");
     let uuid = group.identity().uuid;
     let scanned: Result<Scanned, Refusal> = group
@@ -259,8 +261,8 @@ fn end_of_log(group: &Group, fork: Seq) -> Result<Place, Ended> {
 }
 
 /// The log cannot be used any more.
-fn broken(group: &Group, refusal: Refusal) -> Ended {
-    let ended = Ended::own(
+fn broken(group: &Group, refusal: Refusal) -> SessionError {
+    let ended = SessionError::own(
         Reason::LogCorrupt,
         Refusal::new(refusal.error, format_args!("{}", refusal.text())),
     );
@@ -270,7 +272,7 @@ fn broken(group: &Group, refusal: Refusal) -> Ended {
 
 /// Everything that this host had is given up: it begins at the fork, inconsistent or declared equal.
 #[inline(never)]
-fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
+fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     let h = &w.head;
     let start = h.fork;
     let chain = h
@@ -280,8 +282,8 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
         return Err(nonsense("a welcome that does not begin at its fork"));
     }
     let (offset, lap) = {
-        let o = group.order.lock();
-        match &o.engine.log {
+        let inner = group.inner.lock();
+        match &inner.node.log {
             Log::Ring(log) => (
                 log.ring.offset(log.ring.head()),
                 log.ring.lap(log.ring.head()),
@@ -297,13 +299,13 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), Ended> {
     };
     let sync = h.start.is_sync();
     let table = update(group, w, |sb| rebase(sb, start, chain, tail, sync))?;
-    let mut o = group.order.lock();
-    o.epochs = table;
-    o.sync_cursor = None;
-    o.engine.restart_at(start.seq, chain, sync);
-    o.forget_strays();
-    o.engine.session_began();
-    drop(o);
+    let mut inner = group.inner.lock();
+    inner.epochs = table;
+    inner.sync_cursor = None;
+    inner.node.restart_at(start.seq, chain, sync);
+    inner.forget_orphaned();
+    inner.node.session_began();
+    drop(inner);
     group.identity.lock().replica = if sync {
         Replica::Inconsistent
     } else {
@@ -358,7 +360,7 @@ fn update(
     group: &Group,
     w: &Welcome<'_>,
     more: impl FnOnce(&mut Superblock),
-) -> Result<EpochTable, Ended> {
+) -> Result<EpochTable, SessionError> {
     let shown = group.srl.path().to_str().unwrap_or("?");
     let written = group.srl.update(|sb| -> Result<EpochTable, Refusal> {
         if sb.group().is_none() {
@@ -384,7 +386,7 @@ fn update(
         more(sb);
         Ok(EpochTable::of(&sb.lineage())?)
     });
-    let table = written.map_err(|r| Ended::own(Reason::LogFailed, r))?;
+    let table = written.map_err(|r| SessionError::own(Reason::LogFailed, r))?;
     let mut identity = group.identity.lock();
     identity.uuid = w.head.group;
     if let Some(newest) = w.lineage.newest() {

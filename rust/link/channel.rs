@@ -7,7 +7,7 @@
 //! where they lie (they never change, and go back to the pool only when the socket has let go of them), and
 //! received into pages by the caller.
 
-use super::{ended::Ended, Stats};
+use super::{error::SessionError, Stats};
 use crate::srl::zeroed;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
@@ -71,7 +71,7 @@ pub(crate) struct Inbox {
     stage: Stage,
     got: usize,
     /// When the peer was last heard, monotonic ns.
-    pub(crate) heard_ns: u64,
+    pub(crate) rx_ns: u64,
     /// Send time of the newest message, by the peer's clock.
     pub(crate) peer_time_ns: u64,
 }
@@ -91,7 +91,7 @@ impl Inbox {
             control: zeroed(MAX_CONTROL as usize)?,
             stage: Stage::Header,
             got: 0,
-            heard_ns: 0,
+            rx_ns: 0,
             peer_time_ns: 0,
         })
     }
@@ -103,7 +103,7 @@ impl Inbox {
         self.decoder = Decoder::new(from, 0);
         self.stage = Stage::Header;
         self.got = 0;
-        self.heard_ns = clock::monotonic_ns();
+        self.rx_ns = clock::monotonic_ns();
         self.peer_time_ns = 0;
     }
 
@@ -119,7 +119,7 @@ impl Inbox {
 
     /// The header of the next message whose control part is here, if there is one now. Its data, if it has
     /// some, is to be read from the stream before the next call.
-    pub(crate) fn poll(&mut self, stats: &Stats) -> Result<Option<Header>, Ended> {
+    pub(crate) fn poll(&mut self, stats: &Stats) -> Result<Option<Header>, SessionError> {
         loop {
             match self.stage {
                 Stage::Header => {
@@ -127,7 +127,11 @@ impl Inbox {
                         return Ok(None);
                     }
                     self.got = 0;
-                    self.stage = match self.decoder.header(&self.head).map_err(Ended::wire)? {
+                    self.stage = match self
+                        .decoder
+                        .header(&self.head)
+                        .map_err(SessionError::wire)?
+                    {
                         Incoming::Message(h) => Stage::Control(h),
                         Incoming::OtherSession(h) => Stage::Skip(h.length as usize),
                     };
@@ -166,7 +170,7 @@ impl Inbox {
         self.decoder.control(header, bytes.ok_or(WireError::Size)?)
     }
 
-    fn fill_head(&mut self, stats: &Stats) -> Result<bool, Ended> {
+    fn fill_head(&mut self, stats: &Stats) -> Result<bool, SessionError> {
         while self.got < HEADER_BYTES {
             if !self.look_ahead(stats)? {
                 return Ok(false);
@@ -181,10 +185,12 @@ impl Inbox {
     }
 
     /// Reads ahead, where nothing is left of what was; `false`: nothing has come.
-    fn look_ahead(&mut self, stats: &Stats) -> Result<bool, Ended> {
+    fn look_ahead(&mut self, stats: &Stats) -> Result<bool, SessionError> {
         if self.ahead.is_empty() {
             let n = match &self.stream {
-                Some(s) => s.try_recv(&mut self.ahead.bytes).map_err(Ended::io)?,
+                Some(s) => s
+                    .try_recv(&mut self.ahead.bytes)
+                    .map_err(SessionError::io)?,
                 None => 0,
             };
             (self.ahead.from, self.ahead.to) = (0, n);
@@ -193,7 +199,7 @@ impl Inbox {
         Ok(!self.ahead.is_empty())
     }
 
-    fn fill_control(&mut self, want: usize, stats: &Stats) -> Result<bool, Ended> {
+    fn fill_control(&mut self, want: usize, stats: &Stats) -> Result<bool, SessionError> {
         while self.got < want {
             if !self.fill_some(want, stats)? {
                 return Ok(false);
@@ -203,7 +209,7 @@ impl Inbox {
     }
 
     /// Reads once into the control buffer, up to `want`.
-    fn fill_some(&mut self, want: usize, stats: &Stats) -> Result<bool, Ended> {
+    fn fill_some(&mut self, want: usize, stats: &Stats) -> Result<bool, SessionError> {
         let left = want.saturating_sub(self.got);
         if left <= AHEAD || !self.ahead.is_empty() {
             if !self.look_ahead(stats)? {
@@ -217,7 +223,7 @@ impl Inbox {
             return Ok(true);
         }
         let n = match (&self.stream, self.control.get_mut(self.got..want)) {
-            (Some(s), Some(to)) => s.try_recv(to).map_err(Ended::io)?,
+            (Some(s), Some(to)) => s.try_recv(to).map_err(SessionError::io)?,
             _ => 0,
         };
         self.heard(n, stats);
@@ -232,25 +238,27 @@ impl Inbox {
         at: usize,
         len: usize,
         stats: &Stats,
-    ) -> Result<usize, Ended> {
+    ) -> Result<usize, SessionError> {
         if !self.ahead.is_empty() {
             let bytes = self.ahead.take(len);
             let n = bytes.len();
             buf.write_at(at, bytes)
-                .map_err(|_| Ended::wire(WireError::Size))?;
+                .map_err(|_| SessionError::wire(WireError::Size))?;
             return Ok(n);
         }
         let Some(stream) = &self.stream else {
             return Ok(0);
         };
-        let n = stream.try_recv_buf(buf, at, len).map_err(Ended::io)?;
+        let n = stream
+            .try_recv_buf(buf, at, len)
+            .map_err(SessionError::io)?;
         self.heard(n, stats);
         Ok(n)
     }
 
     fn heard(&mut self, n: usize, stats: &Stats) {
         if n > 0 {
-            self.heard_ns = clock::monotonic_ns();
+            self.rx_ns = clock::monotonic_ns();
             stats.bytes_received.add(n as u64);
         }
     }
@@ -274,7 +282,7 @@ pub(crate) struct Outbox {
     at: usize,
     done: usize,
     /// When something was last put in, monotonic ns.
-    pub(crate) spoke_ns: u64,
+    pub(crate) tx_ns: u64,
 }
 
 impl Outbox {
@@ -288,7 +296,7 @@ impl Outbox {
             bytes: 0,
             at: 0,
             done: 0,
-            spoke_ns: 0,
+            tx_ns: 0,
         })
     }
 
@@ -296,7 +304,7 @@ impl Outbox {
     pub(crate) fn open(&mut self, stream: Arc<Stream>) {
         self.clear();
         self.stream = Some(stream);
-        self.spoke_ns = clock::monotonic_ns();
+        self.tx_ns = clock::monotonic_ns();
     }
 
     /// Forgets everything, the connection too.
@@ -330,9 +338,9 @@ impl Outbox {
         &mut self,
         data: Option<Arc<PageBuf>>,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, WireError>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionError> {
         let room = self.heads.get_mut(self.used..).unwrap_or_default();
-        let n = encode(room).map_err(Ended::wire)?;
+        let n = encode(room).map_err(SessionError::wire)?;
         let len = data.as_ref().map_or(0, |d| d.len());
         let item = Item {
             from: self.used,
@@ -342,15 +350,15 @@ impl Outbox {
         };
         self.items
             .push_within_capacity(item)
-            .map_err(|_| Ended::no_memory())?;
+            .map_err(|_| SessionError::no_memory())?;
         self.used += n;
         self.bytes += len;
-        self.spoke_ns = clock::monotonic_ns();
+        self.tx_ns = clock::monotonic_ns();
         Ok(())
     }
 
     /// Sends what the socket takes now; `true` when everything is gone.
-    pub(crate) fn flush(&mut self, stats: &Stats) -> Result<bool, Ended> {
+    pub(crate) fn flush(&mut self, stats: &Stats) -> Result<bool, SessionError> {
         let Some(stream) = &self.stream else {
             return Ok(true);
         };
@@ -373,7 +381,7 @@ impl Outbox {
                 ),
                 None => stream.try_send(&[Part::Bytes(head)], self.done, more),
             };
-            let n = sent.map_err(Ended::io)?;
+            let n = sent.map_err(SessionError::io)?;
             if n == 0 {
                 return Ok(false);
             }

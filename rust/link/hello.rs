@@ -3,9 +3,9 @@
 //! Before anything else: both ends prove that they know the group's secret.
 //!
 //! Only fixed sizes are read here, and nothing but what a proof needs is parsed. The connector runs this in the
-//! link's thread ([`connect`]); the listener's half, for guests that nobody knows yet, is in [`super::listener`].
+//! link's thread ([`connect`]); the listener's half, for pending that nobody knows yet, is in [`super::listener`].
 
-use super::ended::{self, Ended};
+use super::error::{self, SessionError};
 use crate::{group::Group, link::Link, reason::Reason};
 use kernel::prelude::*;
 use replicate_core::{
@@ -48,29 +48,29 @@ pub(crate) fn prove(
 
 /// The connector's half; the peer's host id. Sleeps.
 #[inline(never)]
-pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<HostId, Ended> {
+pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<HostId, SessionError> {
     let us = ours(group, link);
     let sent = us.encode();
     stream
         .send_all(&[Part::Bytes(&sent)], STEP_MS)
-        .map_err(Ended::io)?;
+        .map_err(SessionError::io)?;
     let mut got = [0u8; HELLO_BYTES];
     receive(stream, Clear::Hello, &mut got)?;
-    let them = Hello::decode(&got).map_err(Ended::wire)?;
+    let them = Hello::decode(&got).map_err(SessionError::wire)?;
     us.agree(&them).map_err(|e| disagree(e, link))?;
     let proof = encode_proof(&prove(group, End::Connector, &sent, &got));
     stream
         .send_all(&[Part::Bytes(&proof)], STEP_MS)
-        .map_err(Ended::io)?;
+        .map_err(SessionError::io)?;
     let mut answer = [0u8; PROOF_BYTES];
     receive(stream, Clear::Proof, &mut answer)?;
-    let mac = decode_proof(&answer).map_err(Ended::wire)?;
+    let mac = decode_proof(&answer).map_err(SessionError::wire)?;
     if macs_match(&mac, &prove(group, End::Listener, &sent, &got)) {
         Ok(them.host)
     } else {
-        Err(Ended {
+        Err(SessionError {
             tell: None,
-            ..Ended::refused(
+            ..SessionError::refused(
                 Reason::Auth,
                 Code::WrongSecret,
                 format_args!("the peer does not know the group's secret: is the same --secret-file used on both hosts, and is {} the right host?", link.peer),
@@ -80,20 +80,20 @@ pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<Hos
 }
 
 /// What a hello that does not go with ours means.
-pub(crate) fn disagree(e: WireError, link: &Link) -> Ended {
+pub(crate) fn disagree(e: WireError, link: &Link) -> SessionError {
     let name = link.name.as_str();
     match e {
-        WireError::Version { lowest, highest } => Ended::refused(
+        WireError::Version { lowest, highest } => SessionError::refused(
             Reason::Version,
             Code::Version,
             format_args!("the peer speaks protocol versions {lowest} to {highest}, this host speaks {}: use the same module version on both", replicate_core::wire::VERSION),
         ),
-        WireError::SameHost => Ended::refused(
+        WireError::SameHost => SessionError::refused(
             Reason::Protocol,
             Code::SameHost,
             format_args!("both ends of link {name} have the same host id: is one SRL a copy of the other? Format one again"),
         ),
-        other => Ended::refused(
+        other => SessionError::refused(
             Reason::Protocol,
             Code::Protocol,
             format_args!("hello of link {name} is not acceptable: {other}"),
@@ -102,28 +102,30 @@ pub(crate) fn disagree(e: WireError, link: &Link) -> Ended {
 }
 
 /// Reads what must come next in the clear; a refusal may come instead, and is shown.
-fn receive(stream: &Stream, want: Clear, to: &mut [u8]) -> Result<(), Ended> {
+fn receive(stream: &Stream, want: Clear, to: &mut [u8]) -> Result<(), SessionError> {
     let mut first = [0u8; 8];
-    stream.recv_exact(&mut first, STEP_MS).map_err(Ended::io)?;
-    let kind = Clear::peek(&first).map_err(Ended::wire)?;
+    stream
+        .recv_exact(&mut first, STEP_MS)
+        .map_err(SessionError::io)?;
+    let kind = Clear::peek(&first).map_err(SessionError::wire)?;
     if kind == Clear::Refusal {
         let mut bytes = [0u8; CLEAR_REFUSAL_BYTES];
         put(&first, &mut bytes);
         if let Some(rest) = bytes.get_mut(first.len()..) {
-            stream.recv_exact(rest, STEP_MS).map_err(Ended::io)?;
+            stream.recv_exact(rest, STEP_MS).map_err(SessionError::io)?;
         }
-        let refusal = decode_refusal(&bytes).map_err(Ended::wire)?;
-        return Err(Ended::by_peer(&refusal, false));
+        let refusal = decode_refusal(&bytes).map_err(SessionError::wire)?;
+        return Err(SessionError::by_peer(&refusal, false));
     }
     if kind != want {
-        return Err(Ended::lost(
+        return Err(SessionError::lost(
             Reason::Protocol,
             format_args!("the peer sent something else than {}", name(want)),
         ));
     }
     put(&first, to);
     match to.get_mut(first.len()..) {
-        Some(rest) => stream.recv_exact(rest, STEP_MS).map_err(Ended::io),
+        Some(rest) => stream.recv_exact(rest, STEP_MS).map_err(SessionError::io),
         None => Ok(()),
     }
 }
@@ -143,14 +145,14 @@ fn put(first: &[u8; 8], to: &mut [u8]) {
 }
 
 /// Why a connection could not be had, as a user reads it.
-pub(crate) fn unreachable(link: &Link, e: Error) -> Ended {
-    Ended::lost(
+pub(crate) fn unreachable(link: &Link, e: Error) -> SessionError {
+    SessionError::lost(
         Reason::Unreachable,
         format_args!(
             "cannot connect to {} from {}: {} (error {}); trying again",
             link.peer,
             link.local,
-            ended::what(e),
+            error::what(e),
             e.to_errno()
         ),
     )

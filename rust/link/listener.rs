@@ -2,9 +2,9 @@
 
 //! Who connects to this host: one listener per local address, shared by the links of all groups.
 //!
-//! A guest has a place in a short list, 3 seconds and 128 bytes until it has proven that it knows the secret of the
+//! A pending connection has a place in a short list, 3 seconds and 128 bytes until it has proven that it knows the secret of the
 //! group whose link it named. Then it is handed to that link's thread. Garbage, half messages and wrong proofs
-//! cost nobody else anything: the guest is dropped and counted.
+//! cost nobody else anything: the pending connection is dropped and counted.
 //!
 //! Locks: [`Listeners`] `inner` > `Shared::links` > the group's `lists`. A listener's thread is joined with none held.
 
@@ -36,12 +36,12 @@ use replicate_linux::{
 };
 
 /// Guests at a time.
-const MAX_GUESTS: usize = 8;
-/// What a guest has to prove itself.
+const MAX_PENDING: usize = 8;
+/// What a pending connection has to prove itself.
 const PATIENCE_NS: u64 = 3_000_000_000;
-/// A guest's own event is for its link's thread later; until then it is looked at so often.
+/// A pending connection's own event is for its link's thread later; until then it is looked at so often.
 const POLL_MS: u32 = 10;
-/// Bad guests are told about at most so often.
+/// Bad connections are told about at most so often.
 const QUIET_NS: u64 = 10_000_000_000;
 
 /// A connection whose peer has proven itself.
@@ -107,11 +107,11 @@ impl Listeners {
             }),
             GFP_KERNEL,
         )?;
-        let door = Door {
+        let door = Acceptor {
             socket,
             wake,
             shared: shared.clone(),
-            guests: KVec::with_capacity(MAX_GUESTS, GFP_KERNEL)?,
+            pending: KVec::with_capacity(MAX_PENDING, GFP_KERNEL)?,
             told_ns: 0,
         };
         let thread = Thread::spawn(c"dmrepl-listen", move |stop| door.run(stop))?;
@@ -172,13 +172,13 @@ fn cannot(link: &Link, e: Error) -> Refusal {
     )
 }
 
-/// What a guest has shown so far.
+/// What a pending connection has shown so far.
 enum Stage {
     Hello,
     Proof(KBox<Challenge>),
 }
 
-/// What a guest must answer.
+/// What a pending connection must answer.
 struct Challenge {
     group: Arc<Group>,
     link: Arc<Link>,
@@ -187,7 +187,7 @@ struct Challenge {
     ours: [u8; HELLO_BYTES],
 }
 
-struct Guest {
+struct Pending {
     stream: Arc<Stream>,
     from: SocketAddr,
     since_ns: u64,
@@ -196,7 +196,7 @@ struct Guest {
     stage: Stage,
 }
 
-/// What becomes of a guest.
+/// What becomes of a pending connection.
 enum Turn {
     /// It has not said enough yet.
     Stays,
@@ -207,20 +207,20 @@ enum Turn {
 }
 
 /// The thread behind one address.
-struct Door {
+struct Acceptor {
     socket: Listener,
     wake: Arc<Wake>,
     shared: Arc<Shared>,
-    guests: KVec<KBox<Guest>>,
+    pending: KVec<KBox<Pending>>,
     told_ns: u64,
 }
 
-impl Door {
+impl Acceptor {
     fn run(mut self, stop: &StopToken) {
         while !stop.should_stop() {
-            self.let_in();
+            self.accept_pending();
             self.serve();
-            let timeout = if self.guests.is_empty() {
+            let timeout = if self.pending.is_empty() {
                 replicate_linux::event::FOREVER
             } else {
                 POLL_MS
@@ -229,18 +229,18 @@ impl Door {
         }
     }
 
-    /// Accepts whoever waits; the list is short, so the guest that has been there longest may have to go.
-    fn let_in(&mut self) {
+    /// Accepts whoever waits; the list is short, so the pending connection that has been there longest may have to go.
+    fn accept_pending(&mut self) {
         while let Ok(event) = Wake::new() {
             let Ok(Some((stream, from))) = self.socket.try_accept(event) else {
                 return;
             };
-            if self.guests.len() >= MAX_GUESTS {
-                if let Ok(oldest) = self.guests.remove(0) {
-                    self.drop_guest(&oldest, "too many connections at once");
+            if self.pending.len() >= MAX_PENDING {
+                if let Ok(oldest) = self.pending.remove(0) {
+                    self.drop_pending(&oldest, "too many connections at once");
                 }
             }
-            let guest = Guest {
+            let pending = Pending {
                 stream,
                 from,
                 since_ns: clock::monotonic_ns(),
@@ -248,55 +248,55 @@ impl Door {
                 got: 0,
                 stage: Stage::Hello,
             };
-            if let Ok(guest) = KBox::new(guest, GFP_KERNEL) {
+            if let Ok(pending) = KBox::new(pending, GFP_KERNEL) {
                 // There is room: one was removed above where there was none.
-                let _ = self.guests.push_within_capacity(guest);
+                let _ = self.pending.push_within_capacity(pending);
             }
         }
     }
 
     fn serve(&mut self) {
         let mut i = 0;
-        while i < self.guests.len() {
-            let Some(guest) = self.guests.get_mut(i) else {
+        while i < self.pending.len() {
+            let Some(pending) = self.pending.get_mut(i) else {
                 return;
             };
-            let late = clock::monotonic_ns().saturating_sub(guest.since_ns) > PATIENCE_NS;
-            match turn(guest, &self.shared) {
+            let late = clock::monotonic_ns().saturating_sub(pending.since_ns) > PATIENCE_NS;
+            match turn(pending, &self.shared) {
                 Turn::Stays if !late => i += 1,
-                Turn::Leaves => drop(self.guests.remove(i)),
-                Turn::Stays => self.show_out(i, "it did not prove itself within 3 s"),
-                Turn::Bad(why) => self.show_out(i, why),
+                Turn::Leaves => drop(self.pending.remove(i)),
+                Turn::Stays => self.reject(i, "it did not prove itself within 3 s"),
+                Turn::Bad(why) => self.reject(i, why),
             }
         }
     }
 
-    fn show_out(&mut self, i: usize, why: &'static str) {
-        if let Ok(guest) = self.guests.remove(i) {
-            self.drop_guest(&guest, why);
+    fn reject(&mut self, i: usize, why: &'static str) {
+        if let Ok(pending) = self.pending.remove(i) {
+            self.drop_pending(&pending, why);
         }
     }
 
-    /// Closes a guest's connection, counts it, and tells of it now and then.
-    fn drop_guest(&mut self, guest: &Guest, why: &'static str) {
-        guest.stream.shutdown();
+    /// Closes a pending connection, counts it, and tells of it now and then.
+    fn drop_pending(&mut self, pending: &Pending, why: &'static str) {
+        pending.stream.shutdown();
         let now = clock::monotonic_ns();
         let tell = self.told_ns == 0 || now.saturating_sub(self.told_ns) > QUIET_NS;
         if tell {
             self.told_ns = now;
         }
         let links = self.shared.links.lock();
-        let named = match &guest.stage {
+        let named = match &pending.stage {
             Stage::Hello => None,
             Stage::Proof(c) => Some(&*c.link),
         };
         for (group, link) in links.iter() {
-            // Before it named a link it is everybody's guest.
+            // Before it named a link it is nobody's in particular.
             if named.is_none_or(|n| core::ptr::eq(n, &**link)) {
                 link.stats.dropped.add(1);
                 let text = Refusal::new(
                     EPROTO_TEXT,
-                    format_args!("connection from {} dropped: {why}", guest.from),
+                    format_args!("connection from {} dropped: {why}", pending.from),
                 );
                 if named.is_some() {
                     link.turned_away(Reason::Auth, text.text());
@@ -319,49 +319,49 @@ impl Door {
 /// Only the text of this refusal is used.
 const EPROTO_TEXT: Error = EINVAL;
 
-/// Reads what a guest said, and answers.
-fn turn(guest: &mut Guest, shared: &Shared) -> Turn {
-    let want = match guest.stage {
+/// Reads what a pending connection said, and answers.
+fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
+    let want = match pending.stage {
         Stage::Hello => HELLO_BYTES,
         Stage::Proof(_) => PROOF_BYTES,
     };
-    while guest.got < want {
-        let Some(to) = guest.buf.get_mut(guest.got..want) else {
+    while pending.got < want {
+        let Some(to) = pending.buf.get_mut(pending.got..want) else {
             return Turn::Leaves;
         };
-        match guest.stream.try_recv(to) {
+        match pending.stream.try_recv(to) {
             Ok(0) => {
-                return if guest.got >= 8 && !starts_well(guest) {
+                return if pending.got >= 8 && !starts_well(pending) {
                     Turn::Bad("it does not speak the dm-replicate protocol")
                 } else {
                     Turn::Stays
                 }
             }
-            Ok(n) => guest.got += n,
-            Err(_) if guest.got == 0 && matches!(guest.stage, Stage::Hello) => {
+            Ok(n) => pending.got += n,
+            Err(_) if pending.got == 0 && matches!(pending.stage, Stage::Hello) => {
                 // Somebody looked whether the port is open.
                 return Turn::Leaves;
             }
             Err(_) => return Turn::Bad("it closed the connection before it had proven itself"),
         }
     }
-    guest.got = 0;
-    match &guest.stage {
-        Stage::Hello => greet(guest, shared),
-        Stage::Proof(challenge) => admit(guest, challenge),
+    pending.got = 0;
+    match &pending.stage {
+        Stage::Hello => greet(pending, shared),
+        Stage::Proof(challenge) => admit(pending, challenge),
     }
 }
 
-fn starts_well(guest: &Guest) -> bool {
-    guest
+fn starts_well(pending: &Pending) -> bool {
+    pending
         .buf
         .first_chunk::<8>()
         .is_some_and(|f| replicate_core::wire::Clear::peek(f).is_ok())
 }
 
 /// A hello is there: find its link, answer with ours.
-fn greet(guest: &mut Guest, shared: &Shared) -> Turn {
-    let Ok(them) = Hello::decode(&guest.buf) else {
+fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
+    let Ok(them) = Hello::decode(&pending.buf) else {
         return Turn::Bad("its hello is not one of the dm-replicate protocol");
     };
     let found = {
@@ -374,13 +374,17 @@ fn greet(guest: &mut Guest, shared: &Shared) -> Turn {
             ENOENT,
             format_args!("no link {} is added here", them.link.as_str()),
         );
-        refuse(guest, Code::UnknownLink, no.text());
+        refuse(pending, Code::UnknownLink, no.text());
         return Turn::Bad("it names a link that is not added here");
     };
     let us = hello::ours(&group, &link);
     if let Err(e) = us.agree(&them) {
         let no = hello::disagree(e, &link);
-        refuse(guest, no.tell.unwrap_or(Code::Protocol), no.refusal.text());
+        refuse(
+            pending,
+            no.tell.unwrap_or(Code::Protocol),
+            no.refusal.text(),
+        );
         return Turn::Bad("its protocol version or host id does not go with ours");
     }
     let ours = us.encode();
@@ -388,23 +392,23 @@ fn greet(guest: &mut Guest, shared: &Shared) -> Turn {
         group,
         link,
         host: them.host,
-        theirs: guest.buf,
+        theirs: pending.buf,
         ours,
     };
     let Ok(challenge) = KBox::new(challenge, GFP_KERNEL) else {
         return Turn::Bad("memory is short");
     };
-    // A new socket has room for so little; if not, the guest has no patience left soon.
-    if !say(guest, &ours) {
+    // A new socket has room for so little; if not, the pending connection has no patience left soon.
+    if !send(pending, &ours) {
         return Turn::Bad("it does not read what it is sent");
     }
-    guest.stage = Stage::Proof(challenge);
+    pending.stage = Stage::Proof(challenge);
     Turn::Stays
 }
 
 /// A proof is there: check it, answer with ours, hand the connection over.
-fn admit(guest: &Guest, c: &Challenge) -> Turn {
-    let mac = guest.buf.first_chunk::<PROOF_BYTES>().map(decode_proof);
+fn admit(pending: &Pending, c: &Challenge) -> Turn {
+    let mac = pending.buf.first_chunk::<PROOF_BYTES>().map(decode_proof);
     let right = match mac {
         Some(Ok(mac)) => macs_match(
             &mac,
@@ -414,27 +418,27 @@ fn admit(guest: &Guest, c: &Challenge) -> Turn {
     };
     if !right {
         refuse(
-            guest,
+            pending,
             Code::WrongSecret,
             "the proof is wrong: is the same --secret-file used on both hosts?",
         );
         return Turn::Bad("it does not know the group's secret");
     }
     let ours = encode_proof(&hello::prove(&c.group, End::Listener, &c.theirs, &c.ours));
-    if !say(guest, &ours) {
+    if !send(pending, &ours) {
         return Turn::Bad("it does not read what it is sent");
     }
     c.link.offer(Incoming {
-        stream: guest.stream.clone(),
+        stream: pending.stream.clone(),
         host: c.host,
     });
     Turn::Leaves
 }
 
-fn say(guest: &Guest, bytes: &[u8]) -> bool {
-    matches!(guest.stream.try_send(&[Part::Bytes(bytes)], 0, false), Ok(n) if n == bytes.len())
+fn send(pending: &Pending, bytes: &[u8]) -> bool {
+    matches!(pending.stream.try_send(&[Part::Bytes(bytes)], 0, false), Ok(n) if n == bytes.len())
 }
 
-fn refuse(guest: &Guest, code: Code, text: &str) {
-    say(guest, &encode_refusal(code, text));
+fn refuse(pending: &Pending, code: Code, text: &str) {
+    send(pending, &encode_refusal(code, text));
 }

@@ -9,7 +9,7 @@ use super::{
     listener::Listeners,
     sync::{is_sync, write_slot, Job},
     worker::Worker,
-    Config, Flag, Link, Settings, Stats, View,
+    Config, Flag, Link, LinkStatus, Settings, Stats,
 };
 use crate::{
     event::{self, Code as Event, Severity},
@@ -26,10 +26,10 @@ use kernel::{
     },
 };
 use replicate_core::{
-    engine::{position::LinkId, replica::Acks},
     group::{Mode, Name},
-    link::state::{self, State},
     log::superblock::{self, LinkState},
+    node::{links::LinkId, secondary::Acks},
+    session::state::{self, State},
     units::{HostId, Seq},
 };
 use replicate_linux::{clock, event::Event as Wake, kthread::Thread};
@@ -87,13 +87,13 @@ impl Link {
         // The list has room for every slot of a superblock.
         let _ = group.lists.lock().links.push(link.clone(), GFP_KERNEL);
         link.tell(group, Event::LinkAdded, "added");
-        link.rouse();
+        link.wake_thread();
         Ok(link)
     }
 
     fn new(id: LinkId, c: Config, known: Option<&superblock::Link>) -> Result<Arc<Link>, Refusal> {
         let sync = known.and_then(|l| l.sync.as_ref()).map(Job::recorded);
-        let view = View {
+        let view = LinkStatus {
             state: State::Idle,
             shown: State::Idle,
             reason: Reason::NotConnected,
@@ -121,14 +121,14 @@ impl Link {
                 },
                 stats: Stats::default(),
                 enabled: Flag::new(true),
-                kick: Flag::new(false),
+                restart_wanted: Flag::new(false),
                 overflow: Flag::new(false),
                 answered: Flag::new(false),
                 connected: Flag::new(false),
                 closing: Flag::new(false),
                 sync_over: Flag::new(false),
                 wants: Atomic::new(u64::MAX),
-                contact_ns: Atomic::new(0),
+                last_rx_ns: Atomic::new(0),
                 rtt_us: Atomic::new(0),
                 sent: Atomic::new(0),
                 view <- new_mutex!(view),
@@ -167,9 +167,9 @@ impl Link {
                 Err(EINVAL)
             }
         })?;
-        let mut o = group.order.lock();
-        let head = o.engine.head();
-        let positions = &mut o.engine.positions;
+        let mut inner = group.inner.lock();
+        let head = inner.node.head();
+        let positions = &mut inner.node.positions;
         if positions.get(self.id).is_some() {
             // Kept since the start: no session ever raised or lowered it.
             positions.set_mode(self.id, mode);
@@ -198,7 +198,7 @@ impl Link {
                 let _ = sb.set_link(slot, None);
                 Ok(())
             });
-            group.order.lock().engine.positions.remove(self.id);
+            group.inner.lock().node.positions.remove(self.id);
             written
         };
         if let Err(e) = written {
@@ -247,7 +247,7 @@ impl Link {
         if let Some(thread) = thread {
             thread.stop();
         }
-        // A guest that was admitted last holds nothing but its connection.
+        // A pending connection that was admitted last holds nothing but its connection.
         drop(self.take_incoming());
     }
 
@@ -266,14 +266,14 @@ impl Link {
             self.set_mode(group, mode)?;
         }
         self.tell(group, Event::LinkChanged, "settings changed");
-        self.rouse();
+        self.wake_thread();
         Ok(())
     }
 
     fn set_mode(&self, group: &Group, mode: Mode) -> Result<(), Refusal> {
         let (before, in_sync) = {
-            let o = group.order.lock();
-            match o.engine.positions.get(self.id) {
+            let inner = group.inner.lock();
+            match inner.node.positions.get(self.id) {
                 Some(p) => (p.mode, p.in_sync),
                 None => return Ok(()),
             }
@@ -297,7 +297,7 @@ impl Link {
                 text,
             );
         }
-        group.order.lock().engine.positions.set_mode(self.id, mode);
+        group.inner.lock().node.positions.set_mode(self.id, mode);
         group.log_wake.notify();
         // A new session shows where the peer is, although nothing may be written for long.
         self.restart();
@@ -320,7 +320,7 @@ impl Link {
             Reason::NotConnected,
             format_args!("connecting"),
         );
-        self.rouse();
+        self.wake_thread();
         Ok(())
     }
 

@@ -2,11 +2,11 @@
 
 //! The primary's side of a session: connect, compare, welcome, then [`super::sender`].
 //!
-//! What the two hosts have in common is judged by `replicate_core::link::handshake`. The log is pinned for the
+//! What the two hosts have in common is judged by `replicate_core::session::meet`. The log is pinned for the
 //! peer before it is welcomed, so that nothing it was promised is freed meanwhile.
 
 use super::{
-    ended::{self, Ended},
+    error::{self, SessionError},
     hello,
     listener::Incoming,
     read_back,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     group::{
-        order::{Order, Phase},
+        inner::{Inner, Phase},
         Group,
     },
     reason::Reason,
@@ -27,12 +27,12 @@ use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     group::{Name, Replica, Role, Volume},
     lineage::{Before, Entry, Lineage},
-    link::{
-        handshake::{self, Peer, Primary, Rival, Verdict, VolumeFault, Why},
+    log::superblock::Superblock,
+    session::{
+        meet::{self, Peer, Primary, Rival, Verdict, VolumeFault, Why},
         sender::Sender,
         state,
     },
-    log::superblock::Superblock,
     units::{Chain, GroupUuid, HostId, Position, Seq},
     wire::{self, Code, Message, Start, State, WelcomeHead, WireError},
 };
@@ -42,7 +42,7 @@ use replicate_linux::{net::Stream, random};
 const CONNECT_MS: u32 = 3000;
 
 /// What this host is, copied out of the superblock.
-pub(super) struct Facts {
+pub(super) struct SuperblockInfo {
     pub(super) uuid: GroupUuid,
     pub(super) name: Name,
     before: Before,
@@ -50,10 +50,10 @@ pub(super) struct Facts {
     pub(super) volumes: KVec<Volume>,
 }
 
-impl Facts {
+impl SuperblockInfo {
     /// The durable facts of `group`. May sleep.
-    pub(super) fn of(group: &Group) -> Result<Facts, Ended> {
-        let copy = |sb: &Superblock| -> Result<Facts> {
+    pub(super) fn of(group: &Group) -> Result<SuperblockInfo, SessionError> {
+        let copy = |sb: &Superblock| -> Result<SuperblockInfo> {
             let lineage = sb.lineage();
             let mut entries = KVec::with_capacity(lineage.len(), GFP_KERNEL)?;
             for e in lineage.iter() {
@@ -63,7 +63,7 @@ impl Facts {
             for v in sb.volumes() {
                 volumes.push(v.volume, GFP_KERNEL)?;
             }
-            Ok(Facts {
+            Ok(SuperblockInfo {
                 uuid: sb.group(),
                 name: sb.group_name(),
                 before: lineage.before(),
@@ -73,7 +73,7 @@ impl Facts {
         };
         match group.srl.read(copy) {
             Ok(Ok(facts)) => Ok(facts),
-            Ok(Err(_)) | Err(_) => Err(Ended::no_memory()),
+            Ok(Err(_)) | Err(_) => Err(SessionError::no_memory()),
         }
     }
 
@@ -97,7 +97,7 @@ struct Decision {
 impl Worker {
     /// One attempt to have a session as primary.
     #[inline(never)]
-    pub(super) fn primary(&mut self) -> Result<Infallible, Ended> {
+    pub(super) fn primary(&mut self) -> Result<Infallible, SessionError> {
         if let Some(incoming) = self.link.take_incoming() {
             return self.answer(&incoming);
         }
@@ -117,15 +117,15 @@ impl Worker {
     }
 
     /// Whether this host may have a session at all now.
-    fn ready(&self) -> Result<(), Ended> {
+    fn ready(&self) -> Result<(), SessionError> {
         let (phase, all) = {
-            let o = self.group.order.lock();
-            (o.phase, self.group.all_present(&o))
+            let inner = self.group.inner.lock();
+            (inner.phase, self.group.all_present(&inner))
         };
         match phase {
             Phase::Holding { .. } | Phase::Active => {}
             Phase::TakingOver | Phase::Unlogged | Phase::Failed | Phase::Gone => {
-                return Err(Ended::lost(
+                return Err(SessionError::lost(
                     Reason::LogFailed,
                     format_args!(
                         "the group takes no logged writes now, see its state; nothing can be sent"
@@ -136,7 +136,7 @@ impl Worker {
         if all {
             Ok(())
         } else {
-            Err(Ended::lost(
+            Err(SessionError::lost(
                 Reason::WaitingVolumes,
                 format_args!(
                     "waiting until every volume of the group is active: create them with dmsetup"
@@ -147,46 +147,46 @@ impl Worker {
 
     /// Somebody connects to a primary: it is told what this host is, and refuses.
     #[inline(never)]
-    fn answer(&mut self, incoming: &Incoming) -> Result<Infallible, Ended> {
+    fn answer(&mut self, incoming: &Incoming) -> Result<Infallible, SessionError> {
         self.open(&incoming.stream)?;
         self.framed(&incoming.stream, Role::Primary);
-        self.meet(incoming.host);
+        self.set_peer(incoming.host);
         self.send_state()?;
-        let header = self.hear()?;
-        match self.rx.message(&header).map_err(Ended::wire)? {
+        let header = self.recv()?;
+        match self.rx.message(&header).map_err(SessionError::wire)? {
             Message::Refuse(r) => {
-                let ended = Ended::by_peer(&r, false);
+                let ended = SessionError::by_peer(&r, false);
                 if r.code == Code::Forked {
                     self.group.refuse_start(r.text);
                 }
                 Err(ended)
             }
-            Message::Goodbye(r) => Err(Ended::by_peer(&r, true)),
+            Message::Goodbye(r) => Err(SessionError::by_peer(&r, true)),
             _ => Err(Worker::unexpected(header.kind)),
         }
     }
 
     /// Remembers who the peer is.
-    pub(super) fn meet(&self, host: HostId) {
+    pub(super) fn set_peer(&self, host: HostId) {
         self.link.view.lock().peer_host = host;
     }
 
     /// State, Welcome, Ready.
     #[inline(never)]
-    fn handshake(&mut self, host: HostId) -> Result<Session, Ended> {
-        self.meet(host);
-        let header = self.hear()?;
+    fn handshake(&mut self, host: HostId) -> Result<Session, SessionError> {
+        self.set_peer(host);
+        let header = self.recv()?;
         if matches!(self.rx.message(&header), Err(WireError::Field("role"))) {
             self.rx.comes_from(Role::Primary);
         }
-        let facts = Facts::of(&self.group)?;
-        let decision = match self.rx.message(&header).map_err(Ended::wire)? {
+        let facts = SuperblockInfo::of(&self.group)?;
+        let decision = match self.rx.message(&header).map_err(SessionError::wire)? {
             Message::State(s) if s.head.role == Role::Primary => {
                 return Err(rival(&self.group, &facts, &s, host))
             }
             Message::State(s) => decide(&self.group, &self.link, &facts, &s)?,
-            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
-            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
         };
         self.pin(&decision)?;
@@ -198,18 +198,19 @@ impl Worker {
         };
         self.welcome(&facts, &decision, session)?;
         self.rx.begin_session(session);
-        let header = self.hear()?;
-        let ready = match self.rx.message(&header).map_err(Ended::wire)? {
+        let header = self.recv()?;
+        let ready = match self.rx.message(&header).map_err(SessionError::wire)? {
             Message::Ready(p) => p,
-            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
-            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
         };
         self.begin_session(session)?;
         let last = decision.resume.prev();
         {
-            let mut o = self.group.order.lock();
-            o.engine
+            let mut inner = self.group.inner.lock();
+            inner
+                .node
                 .positions
                 .session(self.link.id, last, last, last.min(ready.applied));
         }
@@ -240,21 +241,27 @@ impl Worker {
     }
 
     /// Makes the log keep what the peer will need, before it is promised.
-    fn pin(&self, d: &Decision) -> Result<(), Ended> {
+    fn pin(&self, d: &Decision) -> Result<(), SessionError> {
         let syncing = d.job.is_some_and(|j| j.kind == SyncKind::Full);
-        let mut o = self.group.order.lock();
-        if d.resume < oldest(&o) {
-            drop(o);
-            return Err(ended::verdict(Why::Trimmed, false));
+        let mut inner = self.group.inner.lock();
+        if d.resume < oldest(&inner) {
+            drop(inner);
+            return Err(error::verdict(Why::Trimmed, false));
         }
-        o.engine
+        inner
+            .node
             .positions
             .synced_from(self.link.id, d.resume.prev(), syncing);
         Ok(())
     }
 
     #[inline(never)]
-    fn welcome(&mut self, facts: &Facts, d: &Decision, session: u64) -> Result<(), Ended> {
+    fn welcome(
+        &mut self,
+        facts: &SuperblockInfo,
+        d: &Decision,
+        session: u64,
+    ) -> Result<(), SessionError> {
         let envelope = self.envelope();
         let head = WelcomeHead {
             features: 0,
@@ -280,21 +287,21 @@ impl Worker {
 }
 
 /// Oldest record that log or memory still holds.
-fn oldest(o: &Order) -> Seq {
-    o.engine.oldest().min(o.engine.window.base().next())
+fn oldest(inner: &Inner) -> Seq {
+    inner.node.oldest().min(inner.node.window.base().next())
 }
 
 /// Another primary answered.
-fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>, host: HostId) -> Ended {
+fn rival(group: &Arc<Group>, facts: &SuperblockInfo, s: &State<'_>, host: HostId) -> SessionError {
     let us = group.identity().host;
     let forked = |new: HostId, old: HostId| {
-        Ended::refused(
+        SessionError::refused(
             Reason::Forked,
             Code::Forked,
             format_args!("host {new} took over from host {old}, their histories have forked: give the old one up (format its SRL again, add it as secondary, sync --full)"),
         )
     };
-    match handshake::meet(&facts.lineage(), &s.lineage) {
+    match meet::meet(&facts.lineage(), &s.lineage) {
         Rival::Newer => {
             let ended = forked(host, us);
             // A starting one must not write; a running one must not be stopped by a mistaken takeover.
@@ -302,7 +309,7 @@ fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>, host: HostId) -> Ende
             ended
         }
         Rival::Older => forked(us, host),
-        Rival::Same => Ended::refused(
+        Rival::Same => SessionError::refused(
             Reason::RoleConflict,
             Code::Role,
             format_args!("both hosts are primary of the group: add it with --role secondary on one of them (format its SRL again first)"),
@@ -312,10 +319,15 @@ fn rival(group: &Arc<Group>, facts: &Facts, s: &State<'_>, host: HostId) -> Ende
 
 /// Judges a secondary, and what an administrator asked for.
 #[inline(never)]
-fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Result<Decision, Ended> {
+fn decide(
+    group: &Arc<Group>,
+    link: &Link,
+    mine: &SuperblockInfo,
+    s: &State<'_>,
+) -> Result<Decision, SessionError> {
     let h = &s.head;
     if !h.group.is_none() && h.group != mine.uuid {
-        return Err(Ended::refused(
+        return Err(SessionError::refused(
             Reason::GroupMismatch,
             Code::OtherGroup,
             format_args!("the peer's group {} is another group (uuid {}, here {}): its SRL was used with another primary; format it again", h.group_name.as_str(), h.group, mine.uuid),
@@ -330,8 +342,8 @@ fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Resul
         }
     }
     let (head, oldest) = {
-        let o = group.order.lock();
-        (o.engine.head(), oldest(&o))
+        let inner = group.inner.lock();
+        (inner.node.head(), oldest(&inner))
     };
     let peer = Peer {
         lineage: s.lineage,
@@ -350,7 +362,7 @@ fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Resul
         head,
         oldest,
     };
-    let verdict = handshake::judge(&primary, &peer, |seq| read_back::chain_at(group, seq));
+    let verdict = meet::judge(&primary, &peer, |seq| read_back::chain_at(group, seq));
     if let Some(j) = job.filter(|j| j.fresh) {
         return begin_sync(group, link, mine, j, verdict);
     }
@@ -373,9 +385,9 @@ fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Resul
                 job,
             })
         }
-        Verdict::NeedsSync(why) => Err(ended::verdict(why, false)),
+        Verdict::NeedsSync(why) => Err(error::verdict(why, false)),
         Verdict::Refuse(why) => {
-            let e = ended::verdict(why, false);
+            let e = error::verdict(why, false);
             if matches!(why, Why::Forked) {
                 group.refuse_start(e.refusal.text());
             }
@@ -389,20 +401,20 @@ fn decide(group: &Arc<Group>, link: &Link, mine: &Facts, s: &State<'_>) -> Resul
 fn begin_sync(
     group: &Group,
     link: &Link,
-    mine: &Facts,
+    mine: &SuperblockInfo,
     mut job: Job,
     verdict: Verdict,
-) -> Result<Decision, Ended> {
+) -> Result<Decision, SessionError> {
     match verdict {
-        Verdict::Refuse(why) if !job.force => return Err(ended::verdict(why, true)),
+        Verdict::Refuse(why) if !job.force => return Err(error::verdict(why, true)),
         Verdict::Refuse(_) | Verdict::NeedsSync(_) | Verdict::Resume { .. } => {}
     }
     let start = match job.kind {
-        SyncKind::Full => group.order.lock().engine.sync_start(),
+        SyncKind::Full => group.inner.lock().node.sync_start(),
         SyncKind::AssumeClean => super::sync::quiet_head(group),
     };
     let Some((start, chain)) = start else {
-        return Err(Ended::needs_sync(
+        return Err(SessionError::needs_sync(
             Reason::NeverSynced,
             format_args!("--assume-clean came too late: the group was written to; suspend all its volumes (or use 'dmrepl sync --full') and say it again"),
         ));
@@ -421,28 +433,28 @@ fn begin_sync(
 
 /// Whether the peer's volumes can hold ours.
 #[inline(never)]
-fn check_volumes(mine: &Facts, s: &State<'_>) -> Result<(), Ended> {
+fn check_volumes(mine: &SuperblockInfo, s: &State<'_>) -> Result<(), SessionError> {
     for v in mine.volumes.iter() {
         let theirs = s.volumes.iter().find(|t| t.name == v.name);
         let name = v.name.as_str();
-        match handshake::check_volume(v, theirs.as_ref()) {
+        match meet::check_volume(v, theirs.as_ref()) {
             Ok(()) => {}
             Err(VolumeFault::Missing) => {
-                return Err(Ended::refused(
+                return Err(SessionError::refused(
                     Reason::VolumeMissing,
                     Code::VolumeMissing,
                     format_args!("volume {name} is not active on the secondary: create it there with dmsetup, under the same name"),
                 ))
             }
             Err(VolumeFault::TooSmall { theirs, ours }) => {
-                return Err(Ended::refused(
+                return Err(SessionError::refused(
                     Reason::VolumeTooSmall,
                     Code::VolumeSize,
                     format_args!("volume {name} has {theirs} sectors on the secondary, the primary's has {ours}: use a larger data device there"),
                 ))
             }
             Err(VolumeFault::BlockTooLarge { theirs, ours }) => {
-                return Err(Ended::refused(
+                return Err(SessionError::refused(
                     Reason::BlockSize,
                     Code::VolumeBlock,
                     format_args!("volume {name} has logical blocks of {theirs} bytes on the secondary, {ours} on the primary: create the primary's with 'block_size {theirs}'"),

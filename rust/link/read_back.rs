@@ -5,7 +5,7 @@
 //! A link that drains an outage reads each batch once and in order. Everything read is verified. What is not there
 //! any more was given up for this link; the session then ends and the link needs a sync. Sleeps.
 
-use super::ended::{self, Ended};
+use super::error::{self, SessionError};
 use crate::{
     group::Group,
     reason::Reason,
@@ -17,9 +17,9 @@ use crate::{
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::Log,
-    link::handshake::Why,
     log::{format::MAX_BATCH_RECORDS, ring::Place},
+    node::Log,
+    session::meet::Why,
     units::{Chain, Record, Seq},
 };
 use replicate_linux::pages::PageBuf;
@@ -45,7 +45,7 @@ impl ReadBack {
     }
 
     /// Record `seq` from the log; `None` while there is no memory for its payload.
-    pub(crate) fn get(&mut self, group: &Group, seq: Seq) -> Result<Option<Held>, Ended> {
+    pub(crate) fn get(&mut self, group: &Group, seq: Seq) -> Result<Option<Held>, SessionError> {
         let here = |r: &ReadBack| r.ready.get(r.at).is_some_and(|h| h.0.seq == seq);
         if !here(self) {
             self.fill(group, seq)?;
@@ -62,7 +62,7 @@ impl ReadBack {
     }
 
     /// Takes what memory allows of the batch that holds `seq`, from there on.
-    fn fill(&mut self, group: &Group, seq: Seq) -> Result<(), Ended> {
+    fn fill(&mut self, group: &Group, seq: Seq) -> Result<(), SessionError> {
         self.ready.clear();
         self.at = 0;
         self.cursor.seek(group, seq).map_err(|e| gone(group, e))?;
@@ -95,10 +95,10 @@ impl ReadBack {
     }
 }
 
-fn gone(group: &Group, e: NoBatch) -> Ended {
+fn gone(group: &Group, e: NoBatch) -> SessionError {
     match e {
-        NoBatch::NotThere => ended::verdict(Why::Trimmed, false),
-        NoBatch::Io(e) => Ended::own(
+        NoBatch::NotThere => error::verdict(Why::Trimmed, false),
+        NoBatch::Io(e) => SessionError::own(
             Reason::LogFailed,
             Refusal::new(
                 e,
@@ -115,11 +115,11 @@ fn gone(group: &Group, e: NoBatch) -> Ended {
 /// Chain value after `seq`, from memory or from the log. Sleeps; no lock but the superblock's may be held.
 pub(crate) fn chain_at(group: &Group, seq: Seq) -> Option<Chain> {
     let (ring, mark) = {
-        let o = group.order.lock();
-        if let Some(chain) = o.engine.window.chain_at(seq) {
+        let inner = group.inner.lock();
+        if let Some(chain) = inner.node.window.chain_at(seq) {
             return Some(chain);
         }
-        let Log::Ring(w) = &o.engine.log else {
+        let Log::Ring(w) = &inner.node.log else {
             return None;
         };
         let after = w.index.find(seq.next());

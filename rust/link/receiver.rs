@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The secondary's session: take what comes, acknowledge once per burst, say how much more may come.
+//! The secondary's session: take what comes, acknowledge once per batch, say how much more may come.
 //!
 //! A payload is summed before it is placed; what does not match is never placed, but asked for again. When memory
 //! or log space is short the socket is left full, which holds the sender back, while acknowledgements and
 //! heartbeats go on. The credit makes that rare.
 
-use super::{ended::Ended, worker::Worker};
+use super::{error::SessionError, worker::Worker};
 use crate::{
     event::{self, Code as Event, Severity},
     reason::Reason,
@@ -17,13 +17,13 @@ use kernel::{
     sync::{atomic::Relaxed, Arc},
 };
 use replicate_core::{
-    engine::{copies::Copy, replica::Acks, Log},
     group::Volume,
-    link::{
+    node::window::Placed,
+    node::{resync::Copy, secondary::Acks, Log},
+    session::{
         credit::Granted,
         gap::{Ask, Gap},
     },
-    order::window::Placed,
     units::{Op, Range, Record, Seq, SECTOR_BYTES},
     wire::{
         header::{FLAG_IN_SYNC, FLAG_STABLE},
@@ -33,7 +33,7 @@ use replicate_core::{
 use replicate_linux::{clock, pages::PageBuf};
 
 /// Messages taken before they are acknowledged.
-const BURST: u32 = 256;
+const RX_BATCH: u32 = 256;
 /// How long to wait for memory before looking again.
 const RETRY_MS: u32 = 5;
 /// A record that finds no room for so long was sent without credit.
@@ -83,9 +83,9 @@ pub(super) struct Session {
     pub(super) reply: bool,
 }
 
-/// What a burst brought.
+/// What a batch brought.
 #[derive(Default)]
-struct Burst {
+struct RxBatch {
     records: bool,
     copies: bool,
     /// There is more to take at once.
@@ -128,42 +128,42 @@ impl Session {
 
 impl Worker {
     /// Runs the session until it ends.
-    pub(super) fn receive(&mut self, s: &mut Session) -> Result<Infallible, Ended> {
+    pub(super) fn receive(&mut self, s: &mut Session) -> Result<Infallible, SessionError> {
         let Err(ended) = self.receive_all(s);
         self.link.view.lock().sync = None;
         Err(ended)
     }
 
     #[inline(never)]
-    fn receive_all(&mut self, s: &mut Session) -> Result<Infallible, Ended> {
+    fn receive_all(&mut self, s: &mut Session) -> Result<Infallible, SessionError> {
         loop {
             self.interrupted()?;
             if self.link.has_incoming() {
-                return Err(Ended::lost(
+                return Err(SessionError::lost(
                     Reason::Reset,
                     format_args!("the primary has connected anew"),
                 ));
             }
-            let burst = self.burst(s)?;
-            self.digest(s, &burst)?;
+            let batch = self.batch(s)?;
+            self.process_batch(s, &batch)?;
             let held = !self.tx.is_empty();
             if !held {
                 self.report(s)?;
             }
             let gone = self.tx.flush(&self.link.stats)?;
-            if burst.more || (held && gone) {
+            if batch.more || (held && gone) {
                 continue;
             }
-            let (due, mut wait) = self.clockwork()?;
+            let (due, mut wait) = self.check_timers()?;
             if due && self.tx.is_empty() {
                 let e = self.secondary_envelope(s);
-                self.say(&e, &Message::Heartbeat { echo_ns: 0 })?;
+                self.send(&e, &Message::Heartbeat { echo_ns: 0 })?;
                 continue;
             }
             if s.gap.is_open() {
                 wait = wait.min(50);
             }
-            if burst.short {
+            if batch.short {
                 wait = RETRY_MS;
             }
             self.wake.wait(wait);
@@ -172,27 +172,27 @@ impl Worker {
 
     /// Takes what has arrived, up to a limit.
     #[inline(never)]
-    fn burst(&mut self, s: &mut Session) -> Result<Burst, Ended> {
-        let mut burst = Burst::default();
-        for _ in 0..BURST {
+    fn batch(&mut self, s: &mut Session) -> Result<RxBatch, SessionError> {
+        let mut batch = RxBatch::default();
+        for _ in 0..RX_BATCH {
             if s.pending.is_some() {
-                if !self.finish(s, &mut burst)? {
-                    return Ok(burst);
+                if !self.finish(s, &mut batch)? {
+                    return Ok(batch);
                 }
                 continue;
             }
             let Some(header) = self.rx.poll(&self.link.stats)? else {
-                return Ok(burst);
+                return Ok(batch);
             };
-            self.contact();
+            self.touch_last_rx();
             self.message(s, &header)?;
         }
-        burst.more = true;
-        Ok(burst)
+        batch.more = true;
+        Ok(batch)
     }
 
     /// One message whose control part is here.
-    fn message(&mut self, s: &mut Session, h: &Header) -> Result<(), Ended> {
+    fn message(&mut self, s: &mut Session, h: &Header) -> Result<(), SessionError> {
         s.commit = s.commit.max(h.envelope.commit);
         s.peer_head = s.peer_head.max(h.envelope.position.seq);
         let in_sync = h.envelope.flags & FLAG_IN_SYNC != 0;
@@ -203,7 +203,7 @@ impl Worker {
         let stable = h.envelope.flags & FLAG_STABLE != 0;
         self.group.flush_at_once.store(stable, Relaxed);
         let len = h.data() as usize;
-        let what = match self.rx.message(h).map_err(Ended::wire)? {
+        let what = match self.rx.message(h).map_err(SessionError::wire)? {
             Message::Record(r) => {
                 if r.op != Op::Marker && !s.knows(&r.range) {
                     return Err(nonsense("a record beyond the volumes of the group"));
@@ -234,12 +234,12 @@ impl Worker {
                     return Err(nonsense("the end of a synchronisation with copies missing"));
                 }
                 s.items = Some(items);
-                self.group.order.lock().engine.sync_end_told(end, items);
+                self.group.inner.lock().node.sync_end_told(end, items);
                 self.group.apply_wake.notify();
                 return Ok(());
             }
-            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
-            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(h.kind)),
         };
         s.pending = Some(Pending {
@@ -255,7 +255,7 @@ impl Worker {
 
     /// Goes on with the record or copy under way. `false`: it waits for data or room.
     #[inline(never)]
-    fn finish(&mut self, s: &mut Session, burst: &mut Burst) -> Result<bool, Ended> {
+    fn finish(&mut self, s: &mut Session, batch: &mut RxBatch) -> Result<bool, SessionError> {
         let Some(mut p) = s.pending.take() else {
             return Ok(true);
         };
@@ -265,7 +265,7 @@ impl Worker {
             }
             let Some(mut buf) = p.buf.take() else {
                 self.short_of_room();
-                burst.short = true;
+                batch.short = true;
                 return self.keep_waiting(s, p);
             };
             while p.got < p.len {
@@ -281,23 +281,25 @@ impl Worker {
                 p.got += n;
             }
             s.received = s.received.saturating_add(p.len as u64);
-            let crc = buf.crc32c(0, 0, p.len).map_err(|_| Ended::no_memory())?;
+            let crc = buf
+                .crc32c(0, 0, p.len)
+                .map_err(|_| SessionError::no_memory())?;
             if crc != p.crc() {
                 self.corrupt(s, &p)?;
                 return Ok(true);
             }
-            p.whole = Some(Arc::new(buf, GFP_KERNEL).map_err(|_| Ended::no_memory())?);
+            p.whole = Some(Arc::new(buf, GFP_KERNEL).map_err(|_| SessionError::no_memory())?);
         }
         let done = match p.what {
             What::Record(r) => {
                 s.highest = s.highest.max(r.seq);
-                burst.records = true;
+                batch.records = true;
                 self.place(&r, &p)
             }
             What::Copy(c) => {
                 self.place_copy(&c, &p)?;
                 s.last_item = c.item;
-                burst.copies = true;
+                batch.copies = true;
                 if let Some(job) = &mut self.link.view.lock().sync {
                     let bytes = u64::from(c.range.sectors) * SECTOR_BYTES;
                     job.done_bytes = job.done_bytes.saturating_add(bytes);
@@ -308,13 +310,13 @@ impl Worker {
         if done {
             return Ok(true);
         }
-        burst.short = true;
+        batch.short = true;
         self.keep_waiting(s, p)
     }
 
-    fn keep_waiting(&self, s: &mut Session, p: Pending) -> Result<bool, Ended> {
+    fn keep_waiting(&self, s: &mut Session, p: Pending) -> Result<bool, SessionError> {
         if clock::monotonic_ns().saturating_sub(p.since_ns) > STUCK_NS {
-            return Err(Ended::closed(
+            return Err(SessionError::closed(
                 Reason::NoMemory,
                 Code::NoMemory,
                 format_args!("no room for the next record for 60 s: is the secondary's data device or SRL stuck?"),
@@ -325,7 +327,7 @@ impl Worker {
     }
 
     /// A payload that does not match its checksum: never placed.
-    fn corrupt(&self, s: &mut Session, p: &Pending) -> Result<(), Ended> {
+    fn corrupt(&self, s: &mut Session, p: &Pending) -> Result<(), SessionError> {
         self.link.stats.crc_errors.add(1);
         match p.what {
             What::Record(r) => {
@@ -347,7 +349,7 @@ impl Worker {
                 );
                 Ok(())
             }
-            What::Copy(c) => Err(Ended::closed(
+            What::Copy(c) => Err(SessionError::closed(
                 Reason::Integrity,
                 Code::Corrupt,
                 format_args!(
@@ -360,11 +362,11 @@ impl Worker {
 
     /// `false`: there is no room now.
     fn place(&self, r: &Record, p: &Pending) -> bool {
-        let mut o = self.group.order.lock();
-        match o.receive(*r, p.whole.clone()) {
+        let mut inner = self.group.inner.lock();
+        match inner.receive(*r, p.whole.clone()) {
             Placed::InOrder | Placed::Early | Placed::Duplicate => true,
             Placed::Beyond => {
-                drop(o);
+                drop(inner);
                 self.short_of_room();
                 false
             }
@@ -373,12 +375,12 @@ impl Worker {
 
     /// What is held can go once it is flushed and applied: now, not after the commit interval.
     fn short_of_room(&self) {
-        self.group.order.lock().wants_space = true;
+        self.group.inner.lock().wants_space = true;
         self.group.log_wake.notify();
         self.group.apply_wake.notify();
     }
 
-    fn place_copy(&self, c: &RegionCopy, p: &Pending) -> Result<(), Ended> {
+    fn place_copy(&self, c: &RegionCopy, p: &Pending) -> Result<(), SessionError> {
         if !self.group.put_copy(c.item, p.whole.clone()) {
             return Err(nonsense("more region copies at once than were allowed"));
         }
@@ -387,28 +389,28 @@ impl Worker {
             after: c.after,
             range: c.range,
         };
-        if self.group.order.lock().engine.copy_arrived(copy) {
+        if self.group.inner.lock().node.copy_arrived(copy) {
             Ok(())
         } else {
             Err(nonsense("a region copy that has no place in the stream"))
         }
     }
 
-    /// After a burst: the commit point, gaps, and who has something to do now.
+    /// After a batch: the commit point, gaps, and who has something to do now.
     #[inline(never)]
-    fn digest(&mut self, s: &mut Session, burst: &Burst) -> Result<(), Ended> {
+    fn process_batch(&mut self, s: &mut Session, batch: &RxBatch) -> Result<(), SessionError> {
         let (head, moved, ringless) = {
-            let mut o = self.group.order.lock();
-            let before = o.engine.peer_commit();
-            o.engine.set_peer_commit(s.commit);
-            let ringless = matches!(o.engine.log, Log::NoRing(_));
-            (o.engine.head(), s.commit > before, ringless)
+            let mut inner = self.group.inner.lock();
+            let before = inner.node.peer_commit();
+            inner.node.set_peer_commit(s.commit);
+            let ringless = matches!(inner.node.log, Log::NoRing(_));
+            (inner.node.head(), s.commit > before, ringless)
         };
-        if burst.records && !ringless {
+        if batch.records && !ringless {
             // Not here: the log's device may be stuck, and this thread must go on talking.
             self.group.log_wake.notify();
         }
-        if moved || burst.copies || (burst.records && ringless) {
+        if moved || batch.copies || (batch.records && ringless) {
             self.group.apply_wake.notify();
         }
         let now_ms = clock::monotonic_ns() / 1_000_000;
@@ -423,7 +425,7 @@ impl Worker {
                 s.resend = Some((from, to));
                 Ok(())
             }
-            Ask::Reset => Err(Ended::closed(
+            Ask::Reset => Err(SessionError::closed(
                 Reason::Integrity,
                 Code::Corrupt,
                 format_args!(
@@ -444,8 +446,8 @@ impl Pending {
     }
 }
 
-fn nonsense(what: &'static str) -> Ended {
-    Ended::closed(
+fn nonsense(what: &'static str) -> SessionError {
+    SessionError::closed(
         Reason::Protocol,
         Code::Protocol,
         format_args!("connection dropped: the peer sent {what}"),

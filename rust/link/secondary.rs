@@ -6,19 +6,19 @@
 
 use super::{
     adopt::{self, Adopted},
-    ended::Ended,
-    primary::Facts,
+    error::SessionError,
+    primary::SuperblockInfo,
     receiver::Session,
     worker::Worker,
 };
-use crate::{group::order::Phase, reason::Reason};
+use crate::{group::inner::Phase, reason::Reason};
 use core::convert::Infallible;
 use kernel::prelude::*;
 use replicate_core::{
-    engine::{self, Log},
     group::{Role, Volume},
     lineage::Lineage,
-    link::state,
+    node::{self, Log},
+    session::state,
     units::{Chain, Position, Seq, VolumeId},
     wire::{self, Message, Progress, StateHead},
 };
@@ -27,15 +27,15 @@ use replicate_linux::event::FOREVER;
 impl Worker {
     /// One attempt to have a session as secondary: waits for a connection first.
     #[inline(never)]
-    pub(super) fn secondary(&mut self) -> Result<Infallible, Ended> {
+    pub(super) fn secondary(&mut self) -> Result<Infallible, SessionError> {
         let incoming = loop {
             if let Some(incoming) = self.link.take_incoming() {
                 break incoming;
             }
             self.interrupted()?;
             self.link.wake.wait(FOREVER);
-            if self.group.role() != engine::Role::Secondary {
-                return Err(Ended::lost(
+            if self.group.role() != node::Role::Secondary {
+                return Err(SessionError::lost(
                     Reason::Takeover,
                     format_args!("this host is primary now"),
                 ));
@@ -43,21 +43,21 @@ impl Worker {
         };
         self.open(&incoming.stream)?;
         self.framed(&incoming.stream, Role::Primary);
-        self.meet(incoming.host);
-        let phase = self.group.order.lock().phase;
+        self.set_peer(incoming.host);
+        let phase = self.group.inner.lock().phase;
         if phase != Phase::Active {
-            return Err(Ended::closed(
+            return Err(SessionError::closed(
                 Reason::LogFailed,
                 wire::Code::NotReady,
                 format_args!("the secondary's group is not running normally, see its status there"),
             ));
         }
         self.send_state()?;
-        let header = self.hear()?;
-        let adopted = match self.rx.message(&header).map_err(Ended::wire)? {
+        let header = self.recv()?;
+        let adopted = match self.rx.message(&header).map_err(SessionError::wire)? {
             Message::Welcome(w) => adopt::welcome(&self.group, &w)?,
-            Message::Refuse(r) => return Err(Ended::by_peer(&r, false)),
-            Message::Goodbye(r) => return Err(Ended::by_peer(&r, true)),
+            Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
+            Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
         };
         self.begin(adopted)
@@ -65,17 +65,17 @@ impl Worker {
 
     /// The welcome is durable here: answers, and runs the session.
     #[inline(never)]
-    fn begin(&mut self, adopted: Adopted) -> Result<Infallible, Ended> {
+    fn begin(&mut self, adopted: Adopted) -> Result<Infallible, SessionError> {
         self.begin_session(adopted.session)?;
         let mut session = Session::new(adopted.volumes, adopted.resume, adopted.head);
-        let acks = self.group.order.lock().engine.acks();
+        let acks = self.group.inner.lock().node.acks();
         let envelope = self.secondary_envelope(&mut session);
         let progress = Progress {
             received: acks.received,
             logged: acks.logged.min(acks.received),
             applied: acks.applied.min(acks.received),
         };
-        self.say(&envelope, &Message::Ready(progress))?;
+        self.send(&envelope, &Message::Ready(progress))?;
         self.link.answered.set(true);
         {
             let mut v = self.link.view.lock();
@@ -97,8 +97,8 @@ impl Worker {
 
     /// Tells the other side what this host has: the first framed message of a listener.
     #[inline(never)]
-    pub(super) fn send_state(&mut self) -> Result<(), Ended> {
-        let facts = Facts::of(&self.group)?;
+    pub(super) fn send_state(&mut self) -> Result<(), SessionError> {
+        let facts = SuperblockInfo::of(&self.group)?;
         let head = self.state_head(&facts)?;
         let volumes = self.volumes_here(&facts)?;
         let envelope = wire::Envelope {
@@ -112,7 +112,7 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn state_head(&self, facts: &Facts) -> Result<StateHead, Ended> {
+    fn state_head(&self, facts: &SuperblockInfo) -> Result<StateHead, SessionError> {
         let lineage = facts.lineage();
         let at = |seq: Seq| lineage.position(seq).unwrap_or_default();
         let (checkpoint, checkpoint_chain, redo, until) = self
@@ -122,14 +122,14 @@ impl Worker {
                 let (p, c) = sb.checkpoint();
                 (p, c, sb.redo(), sb.inconsistent().and_then(|i| i.until))
             })
-            .map_err(|_| Ended::no_memory())?;
+            .map_err(|_| SessionError::no_memory())?;
         let (logged, applied, ring, role, horizon) = {
-            let o = self.group.order.lock();
-            let e = &o.engine;
+            let inner = self.group.inner.lock();
+            let e = &inner.node;
             let logged: Option<(Seq, Chain)> = {
                 let seq = match e.role() {
-                    engine::Role::Primary => e.commit(),
-                    engine::Role::Secondary => e.acks().logged,
+                    node::Role::Primary => e.commit(),
+                    node::Role::Secondary => e.acks().logged,
                 };
                 e.window.chain_at(seq).map(|c| (seq, c))
             };
@@ -149,8 +149,8 @@ impl Worker {
             group: facts.uuid,
             group_name: facts.name,
             role: match role {
-                engine::Role::Primary => Role::Primary,
-                engine::Role::Secondary => Role::Secondary,
+                node::Role::Primary => Role::Primary,
+                node::Role::Secondary => Role::Secondary,
             },
             replica: self.group.identity().replica,
             ring,
@@ -167,10 +167,14 @@ impl Worker {
 
     /// The attached volumes. Those that have no number yet get one that nobody has, for the message only.
     #[inline(never)]
-    fn volumes_here(&self, facts: &Facts) -> Result<KVec<Volume>, Ended> {
+    fn volumes_here(&self, facts: &SuperblockInfo) -> Result<KVec<Volume>, SessionError> {
         let mut out = KVec::new();
         let mut spare = u16::MAX;
-        for volume in self.group.present().map_err(|_| Ended::no_memory())? {
+        for volume in self
+            .group
+            .present()
+            .map_err(|_| SessionError::no_memory())?
+        {
             let mut v = volume.describe();
             if volume.id().is_none() {
                 while facts.volumes.iter().any(|f| f.id == VolumeId(spare)) {
@@ -179,7 +183,8 @@ impl Worker {
                 v.id = VolumeId(spare);
                 spare = spare.saturating_sub(1);
             }
-            out.push(v, GFP_KERNEL).map_err(|_| Ended::no_memory())?;
+            out.push(v, GFP_KERNEL)
+                .map_err(|_| SessionError::no_memory())?;
         }
         Ok(out)
     }

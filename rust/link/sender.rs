@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The primary's session: the loop that sends, as `replicate_core::link::sender` plans it.
+//! The primary's session: the loop that sends, as `replicate_core::session::sender` plans it.
 //!
 //! Each turn takes what has arrived, fills one go of messages, and hands it to the socket. It waits only when there
 //! is nothing to take, nothing to send, or the socket is full. Records come from memory where they still are,
 //! else from the log; region copies from the data volume only.
 
 use super::{
-    ended::Ended,
+    error::SessionError,
     read_back::{Held, ReadBack},
     sync::{self, Job},
     worker::Worker,
 };
-use crate::{group::order::Order, reason::Reason};
+use crate::{group::inner::Inner, reason::Reason};
 use core::convert::Infallible;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::position::LinkId,
     group::{Mode, SyncKind, Volume},
-    link::{
-        copies::CopyItem,
+    node::links::LinkId,
+    session::{
+        resync::CopyItem,
         sender::{Send, Sender},
     },
     units::{Position, Seq, SECTOR_BYTES},
@@ -85,7 +85,7 @@ impl Session {
 
 impl Worker {
     /// Runs the session until it ends.
-    pub(super) fn stream(&mut self, s: &mut Session) -> Result<Infallible, Ended> {
+    pub(super) fn stream(&mut self, s: &mut Session) -> Result<Infallible, SessionError> {
         if let Some(back) = &mut self.back {
             back.forget();
         }
@@ -104,7 +104,7 @@ impl Worker {
             if gone && filled == Filled::Go {
                 continue;
             }
-            let (due, mut wait) = self.clockwork()?;
+            let (due, mut wait) = self.check_timers()?;
             if due && self.tx.is_empty() {
                 self.heartbeat(s)?;
                 continue;
@@ -119,30 +119,30 @@ impl Worker {
     fn show_sent(&self, s: &Session) {
         let sent = s.sender.next_seq().prev();
         self.link.sent.store(sent.0, kernel::sync::atomic::Relaxed);
-        let mut o = self.group.order.lock();
-        if let Some(sink) = o.sinks.iter_mut().find(|s| s.id == self.link.id) {
-            sink.sent = sent;
+        let mut inner = self.group.inner.lock();
+        if let Some(sender) = inner.senders.iter_mut().find(|s| s.id == self.link.id) {
+            sender.sent = sent;
         }
     }
 
     /// What every message of this session says; `in_sync` is what the peer may rely on.
     fn session_envelope(&self, s: &mut Session) -> Envelope {
         let mut e = self.envelope();
-        s.told = flags(&self.group.order.lock(), self.link.id);
+        s.told = flags(&self.group.inner.lock(), self.link.id);
         e.flags |= s.told;
         e
     }
 
-    fn heartbeat(&mut self, s: &mut Session) -> Result<(), Ended> {
+    fn heartbeat(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let e = self.session_envelope(s);
         let echo_ns = self.rx.peer_time_ns;
         s.sender.commit_told(e.commit);
-        self.say(&e, &Message::Heartbeat { echo_ns })
+        self.send(&e, &Message::Heartbeat { echo_ns })
     }
 
     /// The peer learns at once that writers wait for it, or wait no more.
-    pub(super) fn tell_who_waits(&mut self, s: &mut Session) -> Result<(), Ended> {
-        let now = flags(&self.group.order.lock(), self.link.id);
+    pub(super) fn tell_who_waits(&mut self, s: &mut Session) -> Result<(), SessionError> {
+        let now = flags(&self.group.inner.lock(), self.link.id);
         if now != s.told && self.tx.has_room() {
             self.heartbeat(s)?;
         }
@@ -151,7 +151,7 @@ impl Worker {
 
     /// Fills the outbox with what may be sent now.
     #[inline(never)]
-    fn fill(&mut self, s: &mut Session) -> Result<Filled, Ended> {
+    fn fill(&mut self, s: &mut Session) -> Result<Filled, SessionError> {
         if !s.started {
             s.started = true;
             self.sync_start(s)?;
@@ -159,10 +159,10 @@ impl Worker {
         while self.tx.has_room() {
             self.next_volume(s);
             let plan = {
-                let o = self.group.order.lock();
+                let inner = self.group.inner.lock();
                 s.sender
-                    .plan(o.engine.head(), o.engine.commit(), |item, last| {
-                        o.engine.volume_lacks(&item.range, last)
+                    .plan(inner.node.head(), inner.node.commit(), |item, last| {
+                        inner.node.volume_lacks(&item.range, last)
                     })
             };
             match plan {
@@ -183,14 +183,14 @@ impl Worker {
                 Send::SyncEnd { end, items } => {
                     self.sync_ends(end)?;
                     let e = self.session_envelope(s);
-                    self.say(&e, &Message::SyncEnd { end, items })?;
+                    self.send(&e, &Message::SyncEnd { end, items })?;
                     s.sender.end_sent();
                     s.end_item = Some(items.saturating_add(1));
                 }
                 Send::Commit => {
                     let e = self.session_envelope(s);
                     s.sender.commit_told(e.commit);
-                    self.say(&e, &Message::CommitPoint)?;
+                    self.send(&e, &Message::CommitPoint)?;
                 }
                 Send::Nothing => return Ok(Filled::Dry),
             }
@@ -200,14 +200,14 @@ impl Worker {
 
     /// One record; `Go`: it is in the outbox.
     #[inline(never)]
-    fn record(&mut self, s: &mut Session, seq: Seq) -> Result<Filled, Ended> {
+    fn record(&mut self, s: &mut Session, seq: Seq) -> Result<Filled, SessionError> {
         let (held, epoch, commit, flags) = {
-            let o = self.group.order.lock();
+            let inner = self.group.inner.lock();
             (
-                o.held(seq),
-                o.epochs.at(seq).0,
-                o.engine.commit(),
-                flags(&o, self.link.id),
+                inner.held(seq),
+                inner.epochs.at(seq).0,
+                inner.node.commit(),
+                flags(&inner, self.link.id),
             )
         };
         let (record, payload) = match held {
@@ -240,18 +240,18 @@ impl Worker {
     }
 
     /// No credit for the next record: the commit point must get through all the same.
-    fn commit_alone(&mut self, s: &mut Session, commit: Seq) -> Result<Filled, Ended> {
+    fn commit_alone(&mut self, s: &mut Session, commit: Seq) -> Result<Filled, SessionError> {
         if s.sender.owes_commit(commit) {
             let e = self.session_envelope(s);
             s.sender.commit_told(e.commit);
-            self.say(&e, &Message::CommitPoint)?;
+            self.send(&e, &Message::CommitPoint)?;
         }
         Ok(Filled::Dry)
     }
 
-    fn look_back(&mut self, seq: Seq) -> Result<Option<Held>, Ended> {
+    fn look_back(&mut self, seq: Seq) -> Result<Option<Held>, SessionError> {
         if self.back.is_none() {
-            self.back = Some(ReadBack::new(&self.group).map_err(|_| Ended::no_memory())?);
+            self.back = Some(ReadBack::new(&self.group).map_err(|_| SessionError::no_memory())?);
         }
         match &mut self.back {
             Some(back) => back.get(&self.group, seq),
@@ -261,7 +261,7 @@ impl Worker {
 
     /// When all regions of a volume were sent: the next volume, or the end.
     fn next_volume(&mut self, s: &mut Session) {
-        let commit = self.group.order.lock().engine.commit();
+        let commit = self.group.inner.lock().node.commit();
         let Some(c) = &mut s.sender.copies else {
             return;
         };
@@ -277,21 +277,21 @@ impl Worker {
 
     /// Announces a synchronisation, new or resumed.
     #[inline(never)]
-    fn sync_start(&mut self, s: &mut Session) -> Result<(), Ended> {
+    fn sync_start(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let Some(mut job) = s.sync else {
             return Ok(());
         };
         job.measure(&s.volumes);
-        let mut ids =
-            KVec::with_capacity(s.volumes.len(), GFP_KERNEL).map_err(|_| Ended::no_memory())?;
+        let mut ids = KVec::with_capacity(s.volumes.len(), GFP_KERNEL)
+            .map_err(|_| SessionError::no_memory())?;
         for v in s.volumes.iter() {
             ids.push(U16::new(v.id.0), GFP_KERNEL)
-                .map_err(|_| Ended::no_memory())?;
+                .map_err(|_| SessionError::no_memory())?;
         }
         let e = self.session_envelope(s);
         let bytes = job.total_bytes.saturating_sub(job.done_bytes);
         let start = SyncStart::new(SyncKind::Full, job.start, bytes, &ids);
-        self.say(&e, &Message::SyncStart(start))?;
+        self.send(&e, &Message::SyncStart(start))?;
         if let Some(j) = &mut self.link.view.lock().sync {
             j.total_bytes = job.total_bytes;
             j.done_bytes = job.done_bytes;
@@ -301,14 +301,14 @@ impl Worker {
 
     /// Reads a region from the data volume. `false`: no memory now.
     #[inline(never)]
-    fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, Ended> {
+    fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, SessionError> {
         let bytes = item.range.bytes().0 as usize;
         let Some(mut buf) = self.group.pool.try_take(bytes) else {
             return Ok(false);
         };
-        let volume = self.group.order.lock().volume(item.range.volume);
+        let volume = self.group.inner.lock().volume(item.range.volume);
         let Some(volume) = volume else {
-            return Err(Ended::lost(
+            return Err(SessionError::lost(
                 Reason::WaitingVolumes,
                 format_args!("a volume of the group is not active any more; its synchronisation goes on when it is back"),
             ));
@@ -318,24 +318,27 @@ impl Worker {
             .data
             .read_buf_sync(item.range.sector.0, &mut buf, 0, bytes)
             .map_err(|e| {
-                Ended::closed(
+                SessionError::closed(
                     Reason::DataFailed,
                     Code::Failed,
                     format_args!("reading volume {} for the synchronisation failed at sector {} (error {}); trying again", volume.name.as_str(), item.range.sector, e.to_errno()),
                 )
             })?;
-        let commit = self.group.order.lock().engine.commit();
+        let commit = self.group.inner.lock().node.commit();
         s.sender.copy_read(commit);
         let mut zeroes = true;
         let looked = buf.for_each_chunk(0, bytes, |c| zeroes = zeroes && is_zero(c));
         let crc = match (looked, zeroes) {
             (Ok(()), true) => None,
-            _ => Some(buf.crc32c(0, 0, bytes).map_err(|_| Ended::no_memory())?),
+            _ => Some(
+                buf.crc32c(0, 0, bytes)
+                    .map_err(|_| SessionError::no_memory())?,
+            ),
         };
         s.read = Some(match crc {
             None => Read { buf: None, crc: 0 },
             Some(crc) => Read {
-                buf: Some(Arc::new(buf, GFP_KERNEL).map_err(|_| Ended::no_memory())?),
+                buf: Some(Arc::new(buf, GFP_KERNEL).map_err(|_| SessionError::no_memory())?),
                 crc,
             },
         });
@@ -343,9 +346,9 @@ impl Worker {
     }
 
     #[inline(never)]
-    fn copy(&mut self, s: &mut Session, item: &CopyItem) -> Result<(), Ended> {
+    fn copy(&mut self, s: &mut Session, item: &CopyItem) -> Result<(), SessionError> {
         let Some(read) = s.read.take() else {
-            return Err(Ended::wire(WireError::Field(
+            return Err(SessionError::wire(WireError::Field(
                 "region copy that was not read",
             )));
         };
@@ -371,7 +374,7 @@ impl Worker {
     }
 
     /// The peer is consistent.
-    pub(super) fn sync_over(&mut self, s: &mut Session) -> Result<(), Ended> {
+    pub(super) fn sync_over(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let end = self.link.view.lock().sync.and_then(|j| j.end);
         sync::finished(&self.group, &self.link, end)?;
         s.sync = None;
@@ -382,8 +385,8 @@ impl Worker {
 }
 
 /// What the peer must know of who waits for it.
-fn flags(o: &Order, link: LinkId) -> u8 {
-    match o.engine.positions.get(link) {
+fn flags(inner: &Inner, link: LinkId) -> u8 {
+    match inner.node.positions.get(link) {
         Some(p) if p.gates() => {
             let in_sync = if p.in_sync { FLAG_IN_SYNC } else { 0 };
             match p.mode {

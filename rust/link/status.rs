@@ -6,9 +6,9 @@ use super::Link;
 use crate::{group::Group, reason::Reason};
 use kernel::{str::CString, sync::atomic::Relaxed};
 use replicate_core::{
-    engine::{Log, Role},
     group::Mode,
-    link::state::State,
+    node::{Log, Role},
+    session::state::State,
     units::{HostId, Seq},
 };
 use replicate_linux::clock;
@@ -36,7 +36,7 @@ pub(crate) struct Snapshot {
     /// Done and total bytes of a synchronisation under way.
     pub(crate) sync: Option<(u64, u64)>,
     /// When the peer was last heard, ns since 1970; 0: never.
-    pub(crate) contact_ns: u64,
+    pub(crate) last_rx_ns: u64,
     pub(crate) window_bytes: u64,
 }
 
@@ -58,8 +58,8 @@ impl Link {
     /// Everything at one moment. May sleep.
     pub(crate) fn status(&self, group: &Group) -> Snapshot {
         let (role, mode, in_sync, acks, behind) = {
-            let o = group.order.lock();
-            let e = &o.engine;
+            let inner = group.inner.lock();
+            let e = &inner.node;
             let p = e.positions.get(self.id).copied();
             let role = e.role();
             let (mode, in_sync) = p.map_or((Mode::Async, false), |p| (p.mode, p.in_sync));
@@ -67,7 +67,7 @@ impl Link {
                 (p.received, p.logged.max(p.kept), p.applied)
             });
             let behind = match role {
-                Role::Primary => behind(&o, acks.1),
+                Role::Primary => behind(&inner, acks.1),
                 Role::Secondary => Behind::default(),
             };
             (role, mode, in_sync, acks, behind)
@@ -108,15 +108,15 @@ impl Link {
             },
             rtt_us: self.rtt_us.load(Relaxed),
             sync: v.sync.map(|j| (j.done_bytes, j.total_bytes)),
-            contact_ns: self.contact_ns.load(Relaxed),
+            last_rx_ns: self.last_rx_ns.load(Relaxed),
             window_bytes: self.window_bytes(group),
         }
     }
 }
 
 /// How far a peer that has everything up to `logged` on stable storage is behind.
-fn behind(o: &crate::group::order::Order, logged: Seq) -> Behind {
-    let e = &o.engine;
+fn behind(inner: &crate::group::inner::Inner, logged: Seq) -> Behind {
+    let e = &inner.node;
     let head = e.head();
     if logged >= head {
         return Behind::default();

@@ -6,20 +6,20 @@
 //! several. The link's slot in the superblock says how far the peer's copies are durable; it is
 //! written now and then, and with it the applier stands still, so that no checkpoint writes an older slot.
 
-use super::{ended::Ended, worker::Worker, Link};
+use super::{error::SessionError, worker::Worker, Link};
 use crate::{
     event::{self, Code as Event, Severity},
-    group::{order::Phase, Group},
+    group::{inner::Phase, Group},
     reason::Reason,
     refuse::Refusal,
     volume::State as VolumeState,
 };
 use kernel::prelude::*;
 use replicate_core::{
-    engine::Role,
     group::{self, Volume},
-    link::{copies::Copies, state},
     log::superblock::{self, LinkState, Superblock, SyncState},
+    node::Role,
+    session::{resync::Copies, state},
     units::{Chain, HostId, Position, Sector, Seq, VolumeId, SECTOR_BYTES},
 };
 use replicate_linux::{clock, errno::ETIMEDOUT};
@@ -145,8 +145,8 @@ impl Link {
     ) -> Result<(), Refusal> {
         let name = self.name.as_str();
         let (role, phase) = {
-            let o = group.order.lock();
-            (o.engine.role(), o.phase)
+            let inner = group.inner.lock();
+            (inner.node.role(), inner.phase)
         };
         if role != Role::Primary {
             return Err(Refusal::new(
@@ -231,7 +231,7 @@ impl Link {
         write_slot(group, self, |_, slot| {
             slot.state = LinkState::NeedsSync;
             slot.sync = None;
-            group.order.lock().engine.positions.set_needs_sync(self.id);
+            group.inner.lock().node.positions.set_needs_sync(self.id);
         })?;
         event::link(
             group,
@@ -254,10 +254,10 @@ impl Worker {
         host: HostId,
         start: Seq,
         chain: Option<Chain>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionError> {
         let (group, link) = (&self.group, &self.link);
         let job = link.view.lock().sync;
-        let own = |r: Refusal| Ended::own(Reason::LogFailed, r);
+        let own = |r: Refusal| SessionError::own(Reason::LogFailed, r);
         match (begins, job) {
             (Some(Kind::Full), Some(mut job)) => {
                 job.fresh = false;
@@ -321,7 +321,7 @@ impl Worker {
         &self,
         cursor: (VolumeId, Sector),
         volumes: &[Volume],
-    ) -> Result<(), Ended> {
+    ) -> Result<(), SessionError> {
         let now = clock::monotonic_ns();
         let job = {
             let mut v = self.link.view.lock();
@@ -340,7 +340,7 @@ impl Worker {
     }
 
     /// All copies were sent; the sync ends at `end`. Durable before the peer is told.
-    pub(super) fn sync_ends(&self, end: Seq) -> Result<(), Ended> {
+    pub(super) fn sync_ends(&self, end: Seq) -> Result<(), SessionError> {
         let job = {
             let mut v = self.link.view.lock();
             let Some(job) = &mut v.sync else {
@@ -352,7 +352,7 @@ impl Worker {
         self.save(&job, Some(end))
     }
 
-    fn save(&self, job: &Job, end: Option<Seq>) -> Result<(), Ended> {
+    fn save(&self, job: &Job, end: Option<Seq>) -> Result<(), SessionError> {
         write_slot(&self.group, &self.link, |sb, slot| {
             let end = end.and_then(|s| sb.lineage().position(s));
             slot.sync = Some(SyncState {
@@ -360,19 +360,19 @@ impl Worker {
                 ..job.state()
             });
         })
-        .map_err(|r| Ended::own(Reason::LogFailed, r))
+        .map_err(|r| SessionError::own(Reason::LogFailed, r))
     }
 }
 
 /// The peer is consistent: the sync is over.
-pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<(), Ended> {
+pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<(), SessionError> {
     write_slot(group, link, |_, slot| {
         slot.state = LinkState::Normal;
         slot.sync = None;
     })
-    .map_err(|r| Ended::own(Reason::LogFailed, r))?;
+    .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
     link.view.lock().sync = None;
-    group.order.lock().engine.positions.sync_ended(link.id);
+    group.inner.lock().node.positions.sync_ended(link.id);
     let text = match at {
         Some(seq) => Refusal::new(
             EIO,
@@ -396,15 +396,16 @@ pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<()
 
 /// The head and its chain, when nothing is under way and nothing can come: what `--assume-clean` declares.
 pub(super) fn quiet_head(group: &Group) -> Option<(Seq, Chain)> {
-    let o = group.order.lock();
-    let head = o.engine.head();
+    let inner = group.inner.lock();
+    let head = inner.node.head();
     let still = head == Seq::NONE
-        || o.lanes
+        || inner
+            .attached
             .iter()
             .all(|l| l.volume.state() == VolumeState::Suspended);
-    let drained = o.engine.commit() == head && o.engine.applier.applied() == head;
+    let drained = inner.node.commit() == head && inner.node.applier.applied() == head;
     if still && drained {
-        o.engine.window.chain_at(head).map(|chain| (head, chain))
+        inner.node.window.chain_at(head).map(|chain| (head, chain))
     } else {
         None
     }

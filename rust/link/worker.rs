@@ -10,14 +10,14 @@
 
 use super::{
     channel::{Inbox, Outbox},
-    ended::Ended,
+    error::SessionError,
     read_back::ReadBack,
     Link,
 };
 use crate::{
     event::{self, Code as Event, Severity},
     group::{
-        order::{Phase, Sink},
+        inner::{Phase, SenderWaker},
         Group,
     },
     reason::Reason,
@@ -27,9 +27,9 @@ use kernel::{
     sync::{atomic::Relaxed, Arc},
 };
 use replicate_core::{
-    engine::Role,
     group,
-    link::state::{self, backoff_ms, State},
+    node::Role,
+    session::state::{self, backoff_ms, State},
     units::{Position, Seq},
     wire::{self, Code, Envelope, Header, Kind, Message},
 };
@@ -79,13 +79,13 @@ impl Worker {
         while !stop.should_stop() {
             if self.link.overflow.take() {
                 let ended = self.overrun();
-                self.settle(ended);
+                self.teardown(ended);
             }
             if !self.link.enabled.get() {
                 self.link.wake.wait(FOREVER);
                 continue;
             }
-            if self.link.kick.take() {
+            if self.link.restart_wanted.take() {
                 self.attempts = 0;
             }
             let role = self.group.role();
@@ -93,7 +93,7 @@ impl Worker {
                 Role::Primary => self.primary(),
                 Role::Secondary => self.secondary(),
             };
-            self.settle(ended);
+            self.teardown(ended);
             self.back_off(role);
         }
     }
@@ -116,12 +116,15 @@ impl Worker {
         self.attempts = self.attempts.saturating_add(1);
         let link = &self.link;
         link.wake.wait_until(ms, || {
-            link.kick.get() || link.overflow.get() || !link.enabled.get() || link.has_incoming()
+            link.restart_wanted.get()
+                || link.overflow.get()
+                || !link.enabled.get()
+                || link.has_incoming()
         });
     }
 
     /// A connection stands; what follows is shown as a handshake. The peer's messages are framed from here on.
-    pub(crate) fn open(&mut self, stream: &Arc<Stream>) -> Result<(), Ended> {
+    pub(crate) fn open(&mut self, stream: &Arc<Stream>) -> Result<(), SessionError> {
         self.link.set_stream(Some(stream.clone()));
         self.link.connected.set(true);
         self.link.stats.connects.add(1);
@@ -144,48 +147,48 @@ impl Worker {
     }
 
     /// The session begins: from now on the group wakes this thread.
-    pub(crate) fn begin_session(&mut self, session: u64) -> Result<(), Ended> {
+    pub(crate) fn begin_session(&mut self, session: u64) -> Result<(), SessionError> {
         self.session = session;
         self.rx.begin_session(session);
         self.attempts = 0;
         let there = {
-            let mut o = self.group.order.lock();
-            o.sinks.retain(|s| s.id != self.link.id);
-            let sink = Sink {
+            let mut inner = self.group.inner.lock();
+            inner.senders.retain(|s| s.id != self.link.id);
+            let sender = SenderWaker {
                 id: self.link.id,
                 wake: self.wake.clone(),
                 sent: Seq::NONE,
             };
-            o.sinks.push_within_capacity(sink).is_ok()
+            inner.senders.push_within_capacity(sender).is_ok()
         };
         if there {
             Ok(())
         } else {
-            Err(Ended::no_memory())
+            Err(SessionError::no_memory())
         }
     }
 
     /// Whether the thread, or the session, shall end now.
-    pub(crate) fn interrupted(&self) -> Result<(), Ended> {
+    pub(crate) fn interrupted(&self) -> Result<(), SessionError> {
         if should_stop() {
-            return Err(Ended::asked(
+            return Err(SessionError::asked(
                 Code::Stopping,
                 format_args!("the link or its group is being removed"),
             ));
         }
         if !self.link.enabled.get() {
-            let phase = self.group.order.lock().phase;
+            let phase = self.group.inner.lock().phase;
             return Err(if phase == Phase::TakingOver {
-                Ended::asked(Code::TakeOver, format_args!("this host takes over"))
+                SessionError::asked(Code::TakeOver, format_args!("this host takes over"))
             } else {
-                Ended::asked(Code::Disconnected, format_args!("disconnected by command"))
+                SessionError::asked(Code::Disconnected, format_args!("disconnected by command"))
             });
         }
         if self.link.overflow.take() {
             return Err(self.overrun());
         }
-        if self.link.kick.get() {
-            return Err(Ended::asked(
+        if self.link.restart_wanted.get() {
+            return Err(SessionError::asked(
                 Code::Busy,
                 format_args!("the session begins anew"),
             ));
@@ -193,29 +196,29 @@ impl Worker {
         Ok(())
     }
 
-    fn overrun(&self) -> Ended {
+    fn overrun(&self) -> SessionError {
         self.link.view.lock().sync = None;
-        Ended::needs_sync(
+        SessionError::needs_sync(
             Reason::LogOverrun,
             format_args!("the log keeps no more what the peer lacks (it was full, or a volume got larger blocks): use 'dmrepl sync --full' once the peer is back"),
         )
     }
 
     /// Waits for the next message of the handshake.
-    pub(crate) fn hear(&mut self) -> Result<Header, Ended> {
+    pub(crate) fn recv(&mut self) -> Result<Header, SessionError> {
         let limit_ms = self.link.settings.peer_timeout_ms.load(Relaxed);
         let start = clock::monotonic_ns();
         loop {
             self.tx.flush(&self.link.stats)?;
             if let Some(header) = self.rx.poll(&self.link.stats)? {
-                self.contact();
+                self.touch_last_rx();
                 return Ok(header);
             }
             self.interrupted()?;
-            self.give_way()?;
+            self.resolve_simultaneous_open()?;
             let spent = (clock::monotonic_ns().saturating_sub(start) / 1_000_000) as u32;
             if spent >= limit_ms {
-                return Err(Ended::lost(
+                return Err(SessionError::lost(
                     Reason::PeerTimeout,
                     format_args!("the peer said nothing for {limit_ms} ms in the handshake"),
                 ));
@@ -225,10 +228,10 @@ impl Worker {
     }
 
     /// Two primaries that connect to each other would wait for each other: the one with the higher host id answers.
-    fn give_way(&self) -> Result<(), Ended> {
+    fn resolve_simultaneous_open(&self) -> Result<(), SessionError> {
         let host = self.link.incoming_host();
         if host.is_some_and(|h| self.group.identity().host > h) {
-            return Err(Ended::lost(
+            return Err(SessionError::lost(
                 Reason::NotConnected,
                 format_args!("answering the peer's own connection"),
             ));
@@ -237,47 +240,51 @@ impl Worker {
     }
 
     /// The peer was heard.
-    pub(crate) fn contact(&self) {
-        self.link.contact_ns.store(clock::wall_ns(), Relaxed);
+    pub(crate) fn touch_last_rx(&self) {
+        self.link.last_rx_ns.store(clock::wall_ns(), Relaxed);
     }
 
     /// What every message of this host says.
     pub(crate) fn envelope(&self) -> Envelope {
-        let o = self.group.order.lock();
-        let head = o.engine.head();
+        let inner = self.group.inner.lock();
+        let head = inner.node.head();
         Envelope {
             session: self.session,
             position: Position {
-                epoch: o.epochs.at(head).0,
+                epoch: inner.epochs.at(head).0,
                 seq: head,
             },
-            commit: o.engine.commit(),
+            commit: inner.node.commit(),
             time_ns: clock::wall_ns(),
             ..Envelope::default()
         }
     }
 
     /// Puts a small message in the outbox.
-    pub(crate) fn say(&mut self, envelope: &Envelope, message: &Message<'_>) -> Result<(), Ended> {
+    pub(crate) fn send(
+        &mut self,
+        envelope: &Envelope,
+        message: &Message<'_>,
+    ) -> Result<(), SessionError> {
         self.tx
             .push(None, |out| wire::encode(envelope, message, out))
     }
 
     /// How long the thread may wait: until a heartbeat is due, or the peer is late. Says which is due now.
-    pub(crate) fn clockwork(&self) -> Result<(bool, u32), Ended> {
+    pub(crate) fn check_timers(&self) -> Result<(bool, u32), SessionError> {
         let s = &self.link.settings;
         let beat = u64::from(s.heartbeat_ms.load(Relaxed).max(10));
         let limit = u64::from(s.peer_timeout_ms.load(Relaxed).max(100));
         let now = clock::monotonic_ns();
-        let silent = now.saturating_sub(self.rx.heard_ns) / 1_000_000;
+        let silent = now.saturating_sub(self.rx.rx_ns) / 1_000_000;
         if silent >= limit {
-            return Err(Ended::closed(
+            return Err(SessionError::closed(
                 Reason::PeerTimeout,
                 Code::Stopping,
                 format_args!("the peer said nothing for {limit} ms; trying again"),
             ));
         }
-        let quiet = now.saturating_sub(self.tx.spoke_ns) / 1_000_000;
+        let quiet = now.saturating_sub(self.tx.tx_ns) / 1_000_000;
         let due = quiet >= beat;
         let wait = (limit - silent).min(beat.saturating_sub(quiet).max(1));
         Ok((due, wait.min(u64::from(FOREVER - 1)) as u32))
@@ -285,8 +292,8 @@ impl Worker {
 
     /// The end of an attempt. See the module for the order.
     #[inline(never)]
-    fn settle(&mut self, ended: Ended) {
-        self.farewell(&ended);
+    fn teardown(&mut self, ended: SessionError) {
+        self.send_goodbye(&ended);
         let proven = self.tx.stream.is_some();
         let had_session = core::mem::take(&mut self.session) != 0;
         self.link.set_stream(None);
@@ -302,8 +309,9 @@ impl Worker {
             self.link.stats.crc_errors.add(1);
         }
         let was_in_sync = {
-            let o = self.group.order.lock();
-            o.engine
+            let inner = self.group.inner.lock();
+            inner
+                .node
                 .positions
                 .get(self.link.id)
                 .is_some_and(|p| p.in_sync)
@@ -319,9 +327,9 @@ impl Worker {
             );
         }
         {
-            let mut o = self.group.order.lock();
-            o.engine.positions.disconnected(self.link.id);
-            o.sinks.retain(|s| s.id != self.link.id);
+            let mut inner = self.group.inner.lock();
+            inner.node.positions.disconnected(self.link.id);
+            inner.senders.retain(|s| s.id != self.link.id);
         }
         self.link.wants.store(u64::MAX, Relaxed);
         self.group.log_wake.notify();
@@ -332,7 +340,7 @@ impl Worker {
     }
 
     /// Tells the peer why, if it is there to hear it. What does not go out at once is not waited for.
-    fn farewell(&mut self, ended: &Ended) {
+    fn send_goodbye(&mut self, ended: &SessionError) {
         let Some(code) = ended.tell else {
             return;
         };
@@ -353,14 +361,14 @@ impl Worker {
         } else {
             Message::Goodbye(words)
         };
-        if self.say(&envelope, &message).is_ok() {
+        if self.send(&envelope, &message).is_ok() {
             let _ = self.tx.flush(&self.link.stats);
         }
     }
 
     /// The state machine's step, and the events that go with it. `proven`: the peer was who it should be; what
     /// anybody else says is shown, but is no answer.
-    fn show(&self, ended: &Ended, proven: bool) {
+    fn show(&self, ended: &SessionError, proven: bool) {
         let link = &self.link;
         let text = ended.refusal.text();
         let before = link.view.lock().reason;
@@ -404,8 +412,8 @@ impl Worker {
     }
 
     /// A message that has no place here.
-    pub(crate) fn unexpected(kind: Kind) -> Ended {
-        Ended::closed(
+    pub(crate) fn unexpected(kind: Kind) -> SessionError {
+        SessionError::closed(
             Reason::Protocol,
             Code::Protocol,
             format_args!("connection dropped: {kind} where it makes no sense"),

@@ -13,15 +13,15 @@
 //! Process context; never sleeps. What ends comes back to the log worker alone.
 
 use super::{Kind, MAX_SEGMENTS};
-use crate::group::{order::Order, Group};
+use crate::group::{inner::Inner, Group};
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::Log,
     log::{
         batch::{descriptor_bytes, Builder, Run},
         format::MAX_BATCH_RECORDS,
         writer::{Plan, MAX_IN_FLIGHT},
     },
+    node::Log,
     units::{Bytes, EpochId, Record},
 };
 use replicate_linux::{
@@ -104,10 +104,10 @@ impl Group {
         while let Some(batch) = self.next_batch() {
             let (id, first, last) = (batch.plan.id, batch.plan.first, batch.plan.last);
             if let Err(e) = self.write_batch(batch) {
-                let mut o = self.order.lock();
-                o.engine.batch_done(id, false);
-                o.unbuilt = Some((first, last, e));
-                drop(o);
+                let mut inner = self.inner.lock();
+                inner.node.batch_done(id, false);
+                inner.unbuilt = Some((first, last, e));
+                drop(inner);
                 // It may sleep, and says it.
                 self.log_wake.notify();
                 return;
@@ -116,15 +116,15 @@ impl Group {
     }
 
     fn next_batch(&self) -> Option<Batch> {
-        let mut o = self.order.lock();
-        let order = &mut **o;
-        let (unit, mut io) = order.free_batches.pop()?;
-        let Some(plan) = order.engine.plan_batch(&order.epochs) else {
-            order.free_batch((unit, io));
+        let mut guard = self.inner.lock();
+        let inner = &mut **guard;
+        let (unit, mut io) = inner.free_batches.pop()?;
+        let Some(plan) = inner.node.plan_batch(&inner.epochs) else {
+            inner.free_batch((unit, io));
             return None;
         };
-        gather(order, &plan, &mut io);
-        let (offset, lap) = match &order.engine.log {
+        gather(inner, &plan, &mut io);
+        let (offset, lap) = match &inner.node.log {
             Log::Ring(w) => (w.ring.offset(plan.place), w.ring.lap(plan.place)),
             // It plans nothing.
             Log::NoRing(_) => (Bytes(0), 0),
@@ -132,7 +132,7 @@ impl Group {
         Some(Batch {
             offset,
             lap,
-            epoch: order.epochs.at(plan.first),
+            epoch: inner.epochs.at(plan.first),
             plan,
             unit,
             io,
@@ -208,15 +208,15 @@ impl Group {
 }
 
 /// Collects the records and payload references of a batch. Under the order lock; allocates nothing.
-fn gather(o: &Order, plan: &Plan, io: &mut BatchIo) {
+fn gather(inner: &Inner, plan: &Plan, io: &mut BatchIo) {
     io.records.clear();
     io.payloads.clear();
     let mut seq = plan.first;
     while seq <= plan.last {
-        if let Some(slot) = o.engine.window.get(seq) {
+        if let Some(slot) = inner.node.window.get(seq) {
             // Cannot fail: both vectors were made for a largest batch.
             let _ = io.records.push(slot.record, GFP_NOWAIT);
-            if let Some(p) = o.payload(seq) {
+            if let Some(p) = inner.payload(seq) {
                 let _ = io.payloads.push(p, GFP_NOWAIT);
             }
         }

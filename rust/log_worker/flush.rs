@@ -4,7 +4,7 @@
 
 use super::{Kind, LogWorker};
 use kernel::sync::atomic::Relaxed;
-use replicate_core::{engine::Role, group::Mode};
+use replicate_core::{group::Mode, node::Role};
 use replicate_linux::clock;
 
 impl LogWorker {
@@ -14,31 +14,32 @@ impl LogWorker {
             return;
         };
         let wanted = {
-            let mut o = self.group.order.lock();
-            let secondary = o.engine.role() == Role::Secondary;
+            let mut inner = self.group.inner.lock();
+            let secondary = inner.node.role() == Role::Secondary;
             let at_once = secondary && self.group.flush_at_once.load(Relaxed);
             if !secondary || at_once {
-                o.engine.demand_fua();
+                inner.node.demand_fua();
             }
-            let age = clock::monotonic_ns().saturating_sub(o.uncommitted_since);
+            let age = clock::monotonic_ns().saturating_sub(inner.uncommitted_since);
             let s = &self.group.settings;
             let interval = u64::from(s.commit_interval_ms.load(Relaxed)) * 1_000_000;
-            let due = o.uncommitted_since != 0 && age >= interval
-                || o.uncommitted_bytes >= s.commit_bytes.load(Relaxed)
-                || o.wants_space
-                || o.engine
+            let due = inner.uncommitted_since != 0 && age >= interval
+                || inner.uncommitted_bytes >= s.commit_bytes.load(Relaxed)
+                || inner.wants_space
+                || inner
+                    .node
                     .positions
                     .iter()
                     .any(|(_, l)| l.gates() && l.mode == Mode::Applied)
                 || at_once;
             if due {
-                o.engine.demand_all();
+                inner.node.demand_all();
             }
-            if o.engine.commit() >= o.engine.head() {
-                o.uncommitted_since = 0;
-                o.uncommitted_bytes = 0;
+            if inner.node.commit() >= inner.node.head() {
+                inner.uncommitted_since = 0;
+                inner.uncommitted_bytes = 0;
             }
-            o.engine.plan_flush()
+            inner.node.plan_flush()
         };
         if wanted {
             self.group.stats.flushes.add(1);

@@ -8,7 +8,7 @@
 
 use super::LogWorker;
 use crate::{
-    group::{admission, order::Pin},
+    group::{admission, inner::Pin},
     volume::State,
 };
 use kernel::prelude::*;
@@ -16,46 +16,46 @@ use replicate_core::units::{Op, Seq, SECTOR_BYTES};
 use replicate_linux::{dm::MappedBio, errno::BlkStatus};
 
 impl LogWorker {
-    /// Starts one waiting read of lane `i`; `false` when there is none, or not now.
+    /// Starts one waiting read of entry `i`; `false` when there is none, or not now.
     pub(super) fn continue_read(&self, i: usize) -> bool {
-        let mut o = self.group.order.lock();
-        let Some(volume) = o.lanes.get(i).map(|l| l.volume.clone()) else {
+        let mut inner = self.group.inner.lock();
+        let Some(volume) = inner.attached.get(i).map(|l| l.volume.clone()) else {
             return false;
         };
         match volume.state() {
             State::Parked | State::Replaying => return false,
             State::Active | State::Replica | State::Suspended | State::Failed => {}
         }
-        let Some(bio) = o.lanes.get_mut(i).and_then(|l| l.reads.pop()) else {
+        let Some(bio) = inner.attached.get_mut(i).and_then(|l| l.reads.pop()) else {
             return false;
         };
         if volume.state() == State::Failed {
-            drop(o);
+            drop(inner);
             bio.end(BlkStatus::IOERR);
             return true;
         }
         let sector = bio.sector();
         let range = admission::range_of(&volume, &bio);
         let overlay = match &range {
-            Some(r) => volume.state() != State::Replica && o.must_overlay(r),
+            Some(r) => volume.state() != State::Replica && inner.must_overlay(r),
             None => false,
         };
         match range.filter(|_| overlay) {
             None => {
-                drop(o);
+                drop(inner);
                 bio.submit_to(&volume.data, sector);
             }
-            Some(range) => match o.pin(range) {
+            Some(range) => match inner.pin(range) {
                 Some(pin) => {
-                    drop(o);
+                    drop(inner);
                     self.group.stats.overlaid_reads.add(1);
                     bio.read_then(&volume.data, sector, pin as u64, &self.reads);
                 }
                 None => {
-                    if let Some(lane) = o.lanes.get_mut(i) {
-                        let mut rest = core::mem::take(&mut lane.reads);
-                        lane.reads.push(bio);
-                        lane.reads.append(&mut rest);
+                    if let Some(entry) = inner.attached.get_mut(i) {
+                        let mut rest = core::mem::take(&mut entry.reads);
+                        entry.reads.push(bio);
+                        entry.reads.append(&mut rest);
                     }
                     return false;
                 }
@@ -74,7 +74,7 @@ impl LogWorker {
             let slot = tag as usize;
             let pin = self
                 .group
-                .order
+                .inner
                 .lock()
                 .pins
                 .as_ref()
@@ -87,7 +87,7 @@ impl LogWorker {
                     status = BlkStatus::IOERR;
                 }
             }
-            if let Some(p) = self.group.order.lock().pins.as_mut().get_mut(slot) {
+            if let Some(p) = self.group.inner.lock().pins.as_mut().get_mut(slot) {
                 *p = None;
             }
             bio.end(status);
@@ -97,7 +97,7 @@ impl LogWorker {
     fn lay_over(&self, bio: &mut MappedBio, pin: &Pin) -> Result {
         let mut after = Seq::NONE;
         loop {
-            let next = self.group.order.lock().next_overlay(pin, after);
+            let next = self.group.inner.lock().next_overlay(pin, after);
             let Some((record, payload)) = next else {
                 return Ok(());
             };

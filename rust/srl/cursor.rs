@@ -12,11 +12,11 @@ use super::{
 use crate::group::Group;
 use kernel::prelude::*;
 use replicate_core::{
-    engine::Log,
     log::{
         recovery::Epochs,
         ring::{Place, Ring},
     },
+    node::Log,
     units::{GroupUuid, Record, Seq},
 };
 
@@ -48,8 +48,8 @@ impl Cursor {
             return Ok(());
         }
         let (ring, mark) = {
-            let o = group.order.lock();
-            let Log::Ring(w) = &o.engine.log else {
+            let inner = group.inner.lock();
+            let Log::Ring(w) = &inner.node.log else {
                 return Err(NoBatch::NotThere);
             };
             if seq > w.written_prefix() {
@@ -87,8 +87,8 @@ impl Cursor {
         self.loaded = None;
         self.next = None;
         let bound = {
-            let o = group.order.lock();
-            let (_, bound) = o.epochs.epoch_of(first);
+            let inner = group.inner.lock();
+            let (_, bound) = inner.epochs.epoch_of(first);
             bound
         };
         for at in [place, ring.next_lap(place)] {

@@ -5,7 +5,7 @@
 use super::super::answer::{of_link as l, of_link_stats as s};
 use crate::{group::Group, link::Link, uapi as nl};
 use kernel::{prelude::*, sync::atomic::Relaxed};
-use replicate_core::{group::Mode, link::state::State, units::Seq};
+use replicate_core::{group::Mode, session::state::State, units::Seq};
 use replicate_linux::genl::Message;
 
 /// Adds a link to the nest that is open. May sleep.
@@ -50,8 +50,8 @@ pub(super) fn tell(m: &mut Message, group: &Group, link: &Link) -> Result {
         m.uint(l::SYNC_DONE_BYTES, done)?;
         m.uint(l::SYNC_TOTAL_BYTES, total)?;
     }
-    if now.contact_ns > 0 {
-        m.uint(l::CONTACT_NS, now.contact_ns)?;
+    if now.last_rx_ns > 0 {
+        m.uint(l::CONTACT_NS, now.last_rx_ns)?;
     }
     stats(m, link)
 }

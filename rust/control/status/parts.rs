@@ -6,15 +6,15 @@
 //! continued goes on behind the key that it has told last, whatever came or went meanwhile.
 
 use crate::{
-    group::{order::MAX_VOLUMES, Group},
+    group::{inner::MAX_VOLUMES, Group},
     link::Link,
     volume::Volume,
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::position::MAX_LINKS,
     group,
     log::superblock::{VolumeSlot, VolumeState},
+    node::links::MAX_LINKS,
     units::Sector,
 };
 

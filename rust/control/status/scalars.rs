@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event,
-    group::{order::Phase, Group},
+    group::{inner::Phase, Group},
     reason::Reason,
     refuse::Bounded,
     uapi as nl,
@@ -16,9 +16,9 @@ use crate::{
 use core::fmt::Write as _;
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
-    engine::{Log, Role},
     group::Replica,
     log::superblock::Inconsistent,
+    node::{Log, Role},
     units::{Bytes, Seq},
 };
 use replicate_linux::{clock, genl::Message};
@@ -27,7 +27,7 @@ const PAGE_BYTES: u64 = 4096;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// What the order lock protects, at one moment.
-struct Moment {
+struct Snapshot {
     role: Role,
     phase: Phase,
     replaying: bool,
@@ -41,17 +41,17 @@ struct Moment {
     ring: (Bytes, Bytes),
 }
 
-impl Moment {
-    fn of(group: &Group) -> Moment {
-        let o = group.order.lock();
-        let e = &o.engine;
+impl Snapshot {
+    fn of(group: &Group) -> Snapshot {
+        let inner = group.inner.lock();
+        let e = &inner.node;
         let (horizon, ring) = match &e.log {
             Log::Ring(w) => (None, (w.ring.size(), w.ring.used())),
             Log::NoRing(n) => (Some(n.horizon), (Bytes(0), Bytes(0))),
         };
-        Moment {
+        Snapshot {
             role: e.role(),
-            phase: o.phase,
+            phase: inner.phase,
             replaying: e.is_replaying(),
             consistent: e.is_consistent(),
             head: e.head(),
@@ -67,7 +67,7 @@ impl Moment {
 
 /// Adds the scalars of a group to a message. May sleep.
 pub(super) fn tell(m: &mut Message, group: &Group, parts: &Parts) -> Result {
-    let now = Moment::of(group);
+    let now = Snapshot::of(group);
     let identity = group.identity();
     let (tail, mixture) = group.srl.read(|sb| (sb.tail().seq, sb.inconsistent()))?;
     m.str(g::NAME, group.name.as_str())?;
@@ -120,7 +120,7 @@ fn settings(m: &mut Message, group: &Group) -> Result {
 }
 
 /// The state, by what keeps the group from being active, if anything does; and why.
-fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Moment) -> Result {
+fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Snapshot) -> Result {
     let mut text = Bounded::default();
     // A text that does not fit is cut.
     let (state, reason) = match now.phase {
@@ -195,7 +195,7 @@ fn replica(
     m: &mut Message,
     replica: Replica,
     mixture: Option<Inconsistent>,
-    now: &Moment,
+    now: &Snapshot,
 ) -> Result {
     if now.role == Role::Primary {
         return m.u32(g::REPLICA_STATE, nl::DM_REPLICATE_REPLICA_STATE_NONE);

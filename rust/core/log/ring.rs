@@ -12,7 +12,7 @@
 
 use crate::{
     log::format::MAX_BATCH_BYTES,
-    order::Store,
+    node::Store,
     units::{Bytes, Chain, Seq},
 };
 

@@ -20,7 +20,7 @@ use crate::{
         recovery::Epochs,
         ring::{Index, Mark, Place, Ring},
     },
-    order::{
+    node::{
         window::{Slot, Window},
         Store,
     },

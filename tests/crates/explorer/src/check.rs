@@ -3,10 +3,10 @@
 //! The promises, checked in every state: not only what is, but what a power cut now would leave.
 
 use replicate_core::{
-    engine::Log,
-    link::handshake::{Verdict, Why as Reason},
     log::recovery::{new_epoch, Outcome},
+    node::Log,
     rules::Rule,
+    session::meet::{Verdict, Why as Reason},
     units::{Record, Seq},
 };
 
@@ -186,9 +186,9 @@ impl World {
     /// The replica is, and would recover to, a state of this history.
     fn true_past(&self, cfg: &Config, s: &Host, hist: &[Record]) -> Check {
         if let Some(on) = &s.on {
-            let still = on.eng.applier.round().is_none();
-            let redo = matches!(&on.eng.log, Log::NoRing(n) if n.redo.is_some());
-            let applied = on.eng.applier.applied();
+            let still = on.node.applier.round().is_none();
+            let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo.is_some());
+            let applied = on.node.applier.applied();
             // After a restart with caches kept the volumes are ahead of the replay.
             let replaying = s.ring && applied < on.replay;
             if still && !redo && !replaying && !on.failed {
@@ -247,7 +247,7 @@ impl World {
     /// P5: what the primary's log gave up is durable at the peer, or the link says that it needs a sync.
     fn freed(&self) -> Check {
         let (p, s) = (&self.hosts[P], &self.hosts[S]);
-        let oldest = p.on.as_ref().map_or(p.sb.tail.first, |on| on.eng.oldest());
+        let oldest = p.on.as_ref().map_or(p.sb.tail.first, |on| on.node.oldest());
         // Only what is durable counts: it must still be known after a crash that the peer needs a sync.
         let needs_sync = p.sb.kept.is_none();
         if needs_sync || s.sb.line.is_empty() {
@@ -276,7 +276,7 @@ impl World {
     pub fn check_takeover(&self, cfg: &Config, end: Seq) -> Check {
         let s = &self.hosts[S];
         let on = s.on();
-        let applied = on.eng.applier.applied();
+        let applied = on.node.applier.applied();
         let chosen = std::iter::once(&self.ghost.hist)
             .chain(self.ghost.pasts.iter().map(|p| &*p.hist))
             .find(|hist| {
@@ -284,7 +284,7 @@ impl World {
                 let mut now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
                 let mut seq = applied.next();
                 while seq <= end {
-                    let Some(slot) = on.eng.window.get(seq) else {
+                    let Some(slot) = on.node.window.get(seq) else {
                         return false;
                     };
                     for (b, v) in writes_of(cfg, &slot.record) {
@@ -346,7 +346,7 @@ impl World {
         if let Verdict::Resume { fork, .. } = verdict {
             let ahead =
                 self.ghost.hist.get(..fork.seq.0 as usize) != hist.get(..fork.seq.0 as usize);
-            if self.hosts[P].on().eng.applied_bound() > fork.seq || ahead {
+            if self.hosts[P].on().node.applied_bound() > fork.seq || ahead {
                 return broken("P8: the old primary would follow with a history of its own");
             }
         }

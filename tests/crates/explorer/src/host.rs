@@ -12,20 +12,20 @@ use std::{
 };
 
 use replicate_core::{
-    engine::{
-        checkpoint::{Begun, Update},
-        position::{LinkId, Positions},
-        replica::Acks,
-        Engine, Log, Memory, NoRing, Role, Start,
-    },
-    link::sender::Sender,
     log::{
         recovery::{new_epoch, Outcome, Step},
         ring::{Index, Mark},
         writer::{Writer, MAX_IN_FLIGHT},
     },
-    order::window::Slot,
+    node::window::Slot,
+    node::{
+        checkpoint::{Begun, Update},
+        links::{LinkId, Positions},
+        secondary::Acks,
+        Log, Memory, NoRing, Role, Start,
+    },
     record::chain_record,
+    session::sender::Sender,
     units::{Chain, Range, Record, Seq},
 };
 
@@ -39,7 +39,7 @@ thread_local! {
     static SCANS: RefCell<HashMap<u64, Rc<Found>>> = RefCell::default();
 }
 
-/// Small storage for the engine.
+/// Small storage for the node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mem;
 
@@ -49,7 +49,7 @@ impl Memory for Mem {
     type Marks = [Mark; 6];
 }
 
-pub type Eng = Engine<Mem>;
+pub type Node = replicate_core::node::Node<Mem>;
 
 /// The one link.
 pub const LINK: LinkId = LinkId(0);
@@ -79,7 +79,7 @@ pub enum Why {
 /// What a running host has in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct On {
-    pub eng: Eng,
+    pub node: Node,
     pub batches: [Option<(Rc<Batch>, bool)>; MAX_IN_FLIGHT],
     pub log_flush: bool,
     /// Data writes in flight.
@@ -118,7 +118,7 @@ pub struct Host {
     pub booting: Option<Rc<Booted>>,
 }
 
-/// A scan's result, kept until the engine starts.
+/// A scan's result, kept until the node starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Booted {
     pub marks: Vec<Mark>,
@@ -239,7 +239,7 @@ impl Host {
         Ok(())
     }
 
-    /// The superblock is there: the engine starts.
+    /// The superblock is there: the node starts.
     pub fn finish_boot(&mut self, cfg: &Config, b: &Booted) {
         let ring = replicate_core::log::ring::Ring::new(
             replicate_core::units::Bytes(self.log.size),
@@ -285,19 +285,19 @@ impl Host {
             chain,
             head,
         };
-        let mut eng = Engine::new([Slot::default(); 5], [Seq::NONE; 1], log, positions, start);
+        let mut node = Node::new([Slot::default(); 5], [Seq::NONE; 1], log, positions, start);
         if self.sb.inconsistent {
-            eng.copies.set_syncing();
+            node.copies.set_syncing();
         }
-        while let Some(seq) = eng.wants_load() {
+        while let Some(seq) = node.wants_load() {
             let r = records
                 .iter()
                 .find(|r| r.seq == seq)
                 .expect("the scan found it");
-            assert!(eng.load(*r), "the engine takes what it asked for");
+            assert!(node.load(*r), "the node takes what it asked for");
         }
         self.on = Some(Box::new(On {
-            eng,
+            node,
             batches: Default::default(),
             log_flush: false,
             round: Vec::new(),

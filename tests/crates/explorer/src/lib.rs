@@ -3,7 +3,7 @@
 //! The explorer: walks every state of a primary, a secondary and their link that small bounds allow, and
 //! checks the promises in each.
 //!
-//! The state machines are the core's own, the ones that the kernel module executes: engine, log writer,
+//! The state machines are the core's own, the ones that the kernel module executes: node, log writer,
 //! scan, handshake, sender, region copies, takeover. Only disks ([`disk`], [`crash`]) and the wire ([`link`]) are
 //! models. [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`walks`] what is walked at random, [`mutants`]
 //! which run must break when a rule is left out.

@@ -3,12 +3,12 @@
 //! The wire: handshake, records, acknowledgements, region copies. Judged and planned by the core.
 
 use replicate_core::{
-    engine::{copies::Copy, replica::Acks, Log},
     group::Replica,
     lineage::{Before, Entry, Epoch as Entered, Lineage},
-    link::{
-        copies::{Copies, CopyItem},
-        handshake::{judge, Peer as Stated, Primary, Verdict},
+    node::{resync::Copy, secondary::Acks, Log},
+    session::{
+        meet::{judge, Peer as Stated, Primary, Verdict},
+        resync::{Copies, CopyItem},
         same_session,
         sender::Send,
     },
@@ -64,11 +64,11 @@ impl World {
         let (ours, theirs) = (entries(&mine.sb.line), entries(&peer.sb.line));
         let lineage = Lineage::new(Before::default(), &ours).expect("a lineage");
         let on = peer.on();
-        let logged = on.eng.acks().logged;
-        let redo = matches!(&on.eng.log, Log::NoRing(n) if n.redo_durable);
-        let chain = match &on.eng.log {
+        let logged = on.node.acks().logged;
+        let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo_durable);
+        let chain = match &on.node.log {
             Log::NoRing(_) => peer.sb.applied_chain,
-            Log::Ring(_) => on.eng.window.chain_at(logged).unwrap_or_default(),
+            Log::Ring(_) => on.node.window.chain_at(logged).unwrap_or_default(),
         };
         let theirs = Lineage::new(Before::default(), &theirs).expect("a lineage");
         let stated = Stated {
@@ -85,7 +85,7 @@ impl World {
                 seq: logged,
             },
             chain,
-            applied_bound: on.eng.applied_bound(),
+            applied_bound: on.node.applied_bound(),
             syncing: peer.sb.inconsistent || redo,
         };
         let primary = Primary {
@@ -121,11 +121,11 @@ impl World {
         let Some(sender) = on.sender else {
             return Ok(false);
         };
-        let commit = on.eng.commit();
-        let plan = sender.plan(on.eng.window.head(), commit, |item, last| {
-            on.eng.volume_lacks(&item.range, last)
+        let commit = on.node.commit();
+        let plan = sender.plan(on.node.window.head(), commit, |item, last| {
+            on.node.volume_lacks(&item.range, last)
         });
-        let (oldest, base) = (on.eng.oldest(), on.eng.window.base());
+        let (oldest, base) = (on.node.oldest(), on.node.window.base());
         let sender = on.sender.as_mut().expect("in a session");
         match plan {
             Send::Record(seq) => {
@@ -170,10 +170,10 @@ impl World {
         let on = h.on();
         let newest = |b: usize| {
             let seq = on
-                .eng
+                .node
                 .window
                 .newest_overlap(&cfg.range(b, 1), Seq::NONE, Seq(u64::MAX))?;
-            Some(wid(&on.eng.window.get(seq)?.record))
+            Some(wid(&on.node.window.get(seq)?.record))
         };
         blocks_of(cfg, &item.range)
             .into_iter()
@@ -197,7 +197,7 @@ impl World {
             self.hosts[P].on_mut().reading = data;
         }
         let on = self.hosts[P].on_mut();
-        let commit = on.eng.commit();
+        let commit = on.node.commit();
         if let Some(s) = &mut on.sender {
             s.copy_read(commit);
         }
@@ -207,7 +207,7 @@ impl World {
     /// Names the next volume to the running sync, or its end.
     pub fn next_region(&mut self, cfg: &Config) {
         let on = self.hosts[P].on_mut();
-        let commit = on.eng.commit();
+        let commit = on.node.commit();
         let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) else {
             return;
         };
@@ -234,18 +234,18 @@ impl World {
         }
         match msg {
             Msg::Record(record, commit) => {
-                on.eng.receive(record);
-                on.eng.set_peer_commit(commit);
+                on.node.receive(record);
+                on.node.set_peer_commit(commit);
             }
-            Msg::Commit(commit) => on.eng.set_peer_commit(commit),
+            Msg::Commit(commit) => on.node.set_peer_commit(commit),
             Msg::Copy(item, data, commit) => {
-                on.eng.set_peer_commit(commit);
+                on.node.set_peer_commit(commit);
                 let copy = Copy {
                     item: item.item,
                     after: item.after,
                     range: item.range,
                 };
-                if on.eng.copy_arrived(copy) {
+                if on.node.copy_arrived(copy) {
                     if !on.arrived.iter().any(|a| a.0 == item.item) {
                         on.arrived.push((item.item, data));
                     }
@@ -258,8 +258,8 @@ impl World {
                 }
             }
             Msg::SyncEnd(end, items, commit) => {
-                on.eng.set_peer_commit(commit);
-                on.eng.sync_end_told(end, items);
+                on.node.set_peer_commit(commit);
+                on.node.sync_end_told(end, items);
             }
             Msg::Ack(acks, copies, consistent) => {
                 if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
@@ -269,12 +269,12 @@ impl World {
                     s.acknowledged(acks.received);
                 }
                 if consistent {
-                    on.eng.positions.sync_ended(LINK);
+                    on.node.positions.sync_ended(LINK);
                 }
                 let positions = (acks.received, acks.logged, acks.applied);
-                if on.eng.acknowledged(LINK, positions) {
+                if on.node.acknowledged(LINK, positions) {
                     // In-sync means that all that ever completed is there, however it completed.
-                    let (published, session) = (on.eng.flush_target(), on.session);
+                    let (published, session) = (on.node.flush_target(), on.session);
                     self.completed_in_sync(cfg, published, session)?;
                 }
             }
@@ -285,8 +285,8 @@ impl World {
     pub fn acknowledge(&mut self, cfg: &Config) -> Step {
         let consistent = !self.hosts[S].sb.inconsistent;
         let on = self.hosts[S].on_mut();
-        let acks = on.eng.acks();
-        let now = (acks, on.eng.copies.durable_item(), consistent);
+        let acks = on.node.acks();
+        let now = (acks, on.node.copies.durable_item(), consistent);
         if on.session.is_none() || on.told == Some(now) || self.wires[1].len() > cfg.queue {
             return Ok(false);
         }
@@ -297,8 +297,8 @@ impl World {
     /// The secondary holds early arrivals and asks for what is missing.
     pub fn ask_again(&mut self) -> Step {
         let s = self.hosts[S].on();
-        let head = s.eng.window.head();
-        let early = (1..=5).any(|n| s.eng.window.holds(head.plus(1 + n)));
+        let head = s.node.window.head();
+        let early = (1..=5).any(|n| s.node.window.holds(head.plus(1 + n)));
         let same =
             s.session.is_some() && s.session == self.hosts[P].on.as_ref().and_then(|o| o.session);
         let under_way = self.wires[0]
@@ -308,7 +308,7 @@ impl World {
             return Ok(false);
         }
         let p = self.hosts[P].on_mut();
-        let oldest = p.eng.oldest();
+        let oldest = p.node.oldest();
         let Some(sender) = &mut p.sender else {
             return Ok(false);
         };
@@ -321,7 +321,7 @@ impl World {
 
     pub fn copy_write(&mut self, cfg: &Config) -> bool {
         let on = self.hosts[S].on_mut();
-        let Some(copy) = on.eng.next_copy() else {
+        let Some(copy) = on.node.next_copy() else {
             return false;
         };
         let at = on
@@ -342,12 +342,12 @@ impl World {
         for (b, v) in data {
             h.vols[b].write(v);
         }
-        h.on_mut().eng.copy_written();
+        h.on_mut().node.copy_written();
     }
 
     /// The takeover's superblock is durable: the application goes on here.
     pub fn taken_over(&mut self, cfg: &Config, end: Seq) -> Step {
-        self.hosts[S].on_mut().eng.takeover_done(end);
+        self.hosts[S].on_mut().node.takeover_done(end);
         self.ghost.taken = true;
         self.check_takeover(cfg, end)?;
         Ok(true)

@@ -3,13 +3,13 @@
 //! How two hosts meet: judgement, welcome, the superblocks before the session, and its end.
 
 use replicate_core::{
-    engine::Log,
-    link::{
-        copies::Copies,
-        handshake::{may_truncate, Verdict, Why as Reason},
+    log::recovery::Outcome,
+    node::Log,
+    session::{
+        meet::{may_truncate, Verdict, Why as Reason},
+        resync::Copies,
         sender::Sender,
     },
-    log::recovery::Outcome,
     units::{Chain, Sector, Seq, VolumeId},
 };
 
@@ -41,8 +41,13 @@ impl World {
 
     pub fn connect(&mut self, cfg: &Config) -> Step {
         let p = self.hosts[P].on();
-        let link = *p.eng.positions.get(LINK).expect("the link");
-        let verdict = self.judgement(&self.hosts[P], &self.hosts[S], p.eng.head(), p.eng.oldest());
+        let link = *p.node.positions.get(LINK).expect("the link");
+        let verdict = self.judgement(
+            &self.hosts[P],
+            &self.hosts[S],
+            p.node.head(),
+            p.node.oldest(),
+        );
         let inconsistent = self.hosts[S].sb.inconsistent;
         let lost_track = inconsistent && self.hosts[P].sb.sync.is_none();
         let needs = link.needs_sync || lost_track;
@@ -64,14 +69,14 @@ impl World {
                 // The log keeps what was promised, even where a sync that never came about had given it up.
                 let from = resume.prev();
                 let on = self.hosts[P].on_mut();
-                on.eng.positions.synced_from(LINK, from, inconsistent);
+                on.node.positions.synced_from(LINK, from, inconsistent);
                 Ok(true)
             }
             Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync || cfg.give_up => {
                 if self.hosts[P].pending.is_some() {
                     return Ok(false);
                 }
-                let Some((start, chain)) = p.eng.sync_start() else {
+                let Some((start, chain)) = p.node.sync_start() else {
                     return Ok(false);
                 };
                 let mut sb = self.hosts[P].sb.clone();
@@ -98,7 +103,7 @@ impl World {
     /// The primary's superblock says that a sync of the link runs.
     pub fn sync_started(&mut self, start: Seq, chain: Chain) {
         let on = self.hosts[P].on_mut();
-        on.eng.positions.synced_from(LINK, start, true);
+        on.node.positions.synced_from(LINK, start, true);
         let line = self.hosts[P].sb.line.clone();
         let cursor = self.hosts[P].sb.sync;
         self.welcome = Some(Welcome {
@@ -123,7 +128,7 @@ impl World {
         if let Some((start, chain)) = w.restart {
             // The applier stands still: no round, copy or checkpoint is in progress.
             let checkpoints = on.checkpoint.is_some();
-            if on.eng.applier.round().is_some() || !on.eng.copies.is_empty() || checkpoints {
+            if on.node.applier.round().is_some() || !on.node.copies.is_empty() || checkpoints {
                 return Ok(false);
             }
             let mut sb = h.sb.clone();
@@ -133,17 +138,17 @@ impl World {
             sb.redo = false;
             sb.tail.first = start.next();
             sb.tail.chain = chain;
-            if let Log::Ring(r) = &on.eng.log {
+            if let Log::Ring(r) = &on.node.log {
                 sb.tail.place = r.ring.head();
             }
             h.pending = Some((sb, Why::SyncRestart(start, chain, w.session)));
             return Ok(true);
         }
-        if !on.eng.welcome_fits(w.cursor.is_some()) {
+        if !on.node.welcome_fits(w.cursor.is_some()) {
             self.welcome = None;
             return Ok(true);
         }
-        if let Err(why) = may_truncate(on.eng.applied_bound(), w.fork) {
+        if let Err(why) = may_truncate(on.node.applied_bound(), w.fork) {
             if self.ghost.took {
                 self.welcome = None;
                 return Ok(true);
@@ -159,7 +164,7 @@ impl World {
         }
         let mut sb = h.sb.clone();
         sb.line = w.line;
-        sb.commit = on.eng.adopted_commit(w.fork).min(sb.commit);
+        sb.commit = on.node.adopted_commit(w.fork).min(sb.commit);
         h.pending = Some((
             sb,
             Why::Adopt {
@@ -173,7 +178,7 @@ impl World {
     /// The lineage is durable: what lies above the fork is dropped.
     pub fn truncate(&mut self, fork: Seq) -> Result<(), Broken> {
         let h = &mut self.hosts[S];
-        let rescan = h.on().eng.must_rescan(fork);
+        let rescan = h.on().node.must_rescan(fork);
         let place = if rescan {
             match h.scan(true).outcome {
                 Outcome::Head { place, .. } => Some(place),
@@ -184,7 +189,7 @@ impl World {
         } else {
             None
         };
-        if !h.on_mut().eng.truncate(fork, place) {
+        if !h.on_mut().node.truncate(fork, place) {
             return broken("P4: the replica applied what its primary lost");
         }
         Ok(())
@@ -197,11 +202,11 @@ impl World {
             return;
         };
         let s = self.hosts[S].on_mut();
-        s.eng.session_began();
+        s.node.session_began();
         s.arrived.clear();
         s.session = Some(w.session);
         s.told = None;
-        let (received, applied) = (s.eng.acks().received, s.eng.acks().applied);
+        let (received, applied) = (s.node.acks().received, s.node.acks().applied);
         let Some(p) = &mut self.hosts[P].on else {
             return;
         };
@@ -215,7 +220,9 @@ impl World {
         p.session = Some(w.session);
         p.reading.clear();
         let last = w.resume.prev();
-        p.eng.positions.session(LINK, last, last, applied.min(last));
+        p.node
+            .positions
+            .session(LINK, last, last, applied.min(last));
     }
 
     pub fn drop_session(&mut self, cfg: &Config, s: usize) {
@@ -223,7 +230,7 @@ impl World {
             return;
         };
         if s == P {
-            on.eng.positions.disconnected(LINK);
+            on.node.positions.disconnected(LINK);
             on.sender = None;
             on.reading.clear();
         }

@@ -8,7 +8,7 @@ use std::{
     panic::{catch_unwind, AssertUnwindSafe},
 };
 
-use replicate_core::engine::Role;
+use replicate_core::node::Role;
 
 use crate::{
     config::Config,
@@ -177,12 +177,12 @@ impl World {
             if h.can_flush_log() {
                 all.push(Ev::LogFlush(s));
             }
-            if on.eng.applier.round().is_none() {
+            if on.node.applier.round().is_none() {
                 all.push(Ev::Apply(s));
             }
             let checkpoint =
                 self.ghost.checkpoints[s] > 0 && on.checkpoint.is_none() && h.pending.is_none();
-            if checkpoint && on.eng.checkpoint_useful() {
+            if checkpoint && on.node.checkpoint_useful() {
                 all.push(Ev::CheckpointFlush(s));
             }
             if s == S && !on.arrived.is_empty() {
@@ -191,8 +191,8 @@ impl World {
         }
         if s == S {
             let may = cfg.takeover
-                && on.eng.role() == Role::Secondary
-                && on.eng.is_consistent()
+                && on.node.role() == Role::Secondary
+                && on.node.is_consistent()
                 && !h.sb.inconsistent;
             if may
                 && on.taking.is_none()
@@ -203,7 +203,7 @@ impl World {
             {
                 all.push(Ev::TakeOver);
             }
-            if on.taking.is_some_and(|end| on.eng.takeover_ready(end)) && h.pending.is_none() {
+            if on.taking.is_some_and(|end| on.node.takeover_ready(end)) && h.pending.is_none() {
                 all.push(Ev::TakeOverWrite);
             }
         }
@@ -251,7 +251,7 @@ impl World {
         let link = self.hosts[P]
             .on
             .as_ref()
-            .and_then(|o| o.eng.positions.get(LINK));
+            .and_then(|o| o.node.positions.get(LINK));
         let starting = matches!(self.hosts[P].pending, Some((_, Why::SyncStart(..))));
         if cfg.give_up
             && self.ghost.drops > 0

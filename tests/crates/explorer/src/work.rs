@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use replicate_core::{
-    engine::{apply::Apply, Log},
     log::recovery::new_epoch,
+    node::{apply::Apply, Log},
     units::Seq,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     disk::{Batch, Line},
     event::Ev,
-    host::{writes_of, Eng, Host, Why, LINK},
+    host::{writes_of, Host, Node, Why, LINK},
 };
 
 impl Host {
@@ -29,14 +29,14 @@ impl Host {
         else {
             return false;
         };
-        let Some(plan) = on.eng.plan_batch(&Line(&sb.line)) else {
+        let Some(plan) = on.node.plan_batch(&Line(&sb.line)) else {
             return false;
         };
         let mut records = Vec::new();
         let mut seq = plan.first;
         while seq <= plan.last {
             records.push(
-                on.eng
+                on.node
                     .window
                     .get(seq)
                     .expect("planned records are in memory")
@@ -62,7 +62,7 @@ impl Host {
         let on = self.on.as_mut().expect("host is up");
         let (batch, fua) = on.batches[id].take().expect("in flight");
         self.log.ended(&batch, fua || !cfg.volatile);
-        on.eng.batch_done(id, true);
+        on.node.batch_done(id, true);
     }
 
     /// A device fails. `false`: nothing was under way that could.
@@ -72,7 +72,7 @@ impl Host {
                 // As if it were still on its way: any part of it may be there, no flush covers it.
                 let on = self.on_mut();
                 on.batches[id] = None;
-                on.eng.batch_done(id, false);
+                on.node.batch_done(id, false);
             }
             Ev::LogFlushFails(_) => {
                 if !self.on().log_flush && !self.start_log_flush() {
@@ -81,7 +81,7 @@ impl Host {
                 self.log.flush_fails();
                 let on = self.on_mut();
                 on.log_flush = false;
-                on.eng.flush_done(false);
+                on.node.flush_done(false);
             }
             Ev::RoundFails(_, taken) => {
                 let round = std::mem::take(&mut self.on_mut().round);
@@ -94,22 +94,22 @@ impl Host {
                 }
                 let on = self.on_mut();
                 on.failed = true;
-                on.eng.data_device_failed();
-                on.eng.round_done(false);
+                on.node.data_device_failed();
+                on.node.round_done(false);
             }
             Ev::CopyFails(_) => {
                 let on = self.on_mut();
                 on.copying.clear();
                 on.failed = true;
-                on.eng.data_device_failed();
-                on.eng.copy_abandoned();
+                on.node.data_device_failed();
+                on.node.copy_abandoned();
             }
             Ev::DataFlushFails(_) => {
                 self.lose_caches();
                 let on = self.on_mut();
                 on.failed = true;
                 on.checkpoint = None;
-                on.eng.data_device_failed();
+                on.node.data_device_failed();
             }
             _ => return false,
         }
@@ -126,13 +126,13 @@ impl Host {
     pub fn can_flush_log(&self) -> bool {
         self.on
             .as_ref()
-            .is_some_and(|on| !on.log_flush && on.eng.written() > on.eng.commit())
+            .is_some_and(|on| !on.log_flush && on.node.written() > on.node.commit())
     }
 
     pub fn start_log_flush(&mut self) -> bool {
         let on = self.on.as_mut().expect("host is up");
-        on.eng.demand_all();
-        if !on.eng.plan_flush() {
+        on.node.demand_all();
+        if !on.node.plan_flush() {
             return false;
         }
         on.log_flush = true;
@@ -144,19 +144,19 @@ impl Host {
         self.log.flush_ends();
         let on = self.on_mut();
         on.log_flush = false;
-        on.eng.flush_done(true);
+        on.node.flush_done(true);
     }
 
     /// The applier's next step. `false`: nothing to do.
     pub fn apply(&mut self, cfg: &Config) -> bool {
         let on = self.on.as_mut().expect("host is up");
-        match on.eng.plan_apply() {
+        match on.node.plan_apply() {
             None => false,
             Some(Apply::Round { first, last }) => {
                 let mut seq = first;
                 while seq <= last {
                     let s = on
-                        .eng
+                        .node
                         .window
                         .get(seq)
                         .expect("in memory until it is applied");
@@ -178,12 +178,12 @@ impl Host {
                 true
             }
             Some(Apply::FlushData) => {
-                let upto = on.eng.applier.applied();
+                let upto = on.node.applier.applied();
                 for b in &mut self.vols {
                     b.flush_begins();
                     b.flush_ends();
                 }
-                on.eng.data_flushed(upto);
+                on.node.data_flushed(upto);
                 true
             }
         }
@@ -199,7 +199,7 @@ impl Host {
         for (b, v) in round {
             self.vols[b].write(v);
         }
-        on.eng.round_done(true);
+        on.node.round_done(true);
     }
 
     pub fn round_conflicts(&self) -> bool {
@@ -210,7 +210,7 @@ impl Host {
     /// `false`: there is nothing that it could state.
     pub fn checkpoint_begins(&mut self) -> bool {
         let on = self.on.as_mut().expect("host is up");
-        on.checkpoint = on.eng.checkpoint_begin();
+        on.checkpoint = on.node.checkpoint_begin();
         if on.checkpoint.is_none() {
             return false;
         }
@@ -225,15 +225,15 @@ impl Host {
         let on = self.on.as_mut().expect("host is up");
         let begun = on.checkpoint.take().expect("begun");
         for b in &mut self.vols {
-            if Eng::must_flush_data() {
+            if Node::must_flush_data() {
                 b.flush_ends();
             }
             b.marked = 0;
         }
-        let Some(flushed) = on.eng.checkpoint_flushed(begun) else {
+        let Some(flushed) = on.node.checkpoint_flushed(begun) else {
             return;
         };
-        let update = on.eng.checkpoint_update(flushed);
+        let update = on.node.checkpoint_update(flushed);
         let mut sb = self.sb.clone();
         sb.applied = update.applied;
         sb.applied_chain = update.chain;
@@ -248,7 +248,7 @@ impl Host {
             sb.inconsistent = false;
         }
         sb.horizon = sb.horizon.max(sb.applied);
-        if let Some(l) = on.eng.positions.get(LINK) {
+        if let Some(l) = on.node.positions.get(LINK) {
             sb.kept = (!l.needs_sync).then_some(l.kept);
             if !l.syncing {
                 sb.sync = None;
@@ -266,7 +266,7 @@ impl Host {
     /// Whether the log can be cut now: nothing in flight.
     pub fn is_idle(&self) -> bool {
         let on = self.on();
-        let writer_idle = match &on.eng.log {
+        let writer_idle = match &on.node.log {
             Log::Ring(w) => w.is_idle(),
             Log::NoRing(_) => true,
         };

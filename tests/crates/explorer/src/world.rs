@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use replicate_core::{
-    engine::Log,
     group::Mode,
+    node::Log,
     record::chain_record,
     units::{Chain, Record, Seq},
 };
@@ -151,7 +151,7 @@ impl World {
                 if done
                     && !cfg.fine
                     && !self.hosts[s].round_conflicts()
-                    && self.hosts[s].on().eng.applier.round().is_some()
+                    && self.hosts[s].on().node.applier.round().is_some()
                 {
                     self.hosts[s].round_done(false);
                 }
@@ -241,7 +241,7 @@ impl World {
             Ev::GiveUp => {
                 self.ghost.drops -= 1;
                 let on = self.hosts[P].on_mut();
-                on.eng.positions.set_needs_sync(LINK);
+                on.node.positions.set_needs_sync(LINK);
                 self.drop_session(cfg, P);
                 self.welcome = None;
                 Ok(true)
@@ -255,7 +255,7 @@ impl World {
                 self.drop_session(cfg, S);
                 self.ghost.took = true;
                 let on = self.hosts[S].on_mut();
-                let end = on.eng.takeover_begin();
+                let end = on.node.takeover_begin();
                 on.taking = Some(end);
                 Ok(true)
             }
@@ -279,10 +279,10 @@ impl World {
                 let range = cfg.range(from, blocks);
                 let crc = u32::from(self.ghost.next_wid);
                 let op = replicate_core::units::Op::Write;
-                let Ok(seq) = on.eng.admit(op, range, fua, false, crc, 0) else {
+                let Ok(seq) = on.node.admit(op, range, fua, false, crc, 0) else {
                     return false;
                 };
-                let record = on.eng.window.get(seq).expect("just admitted").record;
+                let record = on.node.window.get(seq).expect("just admitted").record;
                 let seen = |r: &&Record| self.ghost.completed & (1 << wid(r)) != 0;
                 let seen = self.ghost.hist.iter().filter(seen).map(|r| r.seq).max();
                 self.ghost
@@ -295,7 +295,7 @@ impl World {
                 if on.flush.is_some() {
                     return false;
                 }
-                on.flush = Some((on.eng.flush_target(), self.ghost.completed));
+                on.flush = Some((on.node.flush_target(), self.ghost.completed));
             }
         }
         self.ghost.script += 1;
@@ -328,15 +328,15 @@ impl World {
                 self.hosts[s].finish_boot(cfg, &booted);
             }
             Why::Checkpoint(update) => {
-                let eng = &mut self.hosts[s].on_mut().eng;
-                eng.checkpoint_done(update);
-                if let Log::Ring(w) = &eng.log {
+                let node = &mut self.hosts[s].on_mut().node;
+                node.checkpoint_done(update);
+                if let Log::Ring(w) = &node.log {
                     let tail = w.ring.tail();
                     self.hosts[s].log.forget_before(tail);
                 }
             }
             Why::Horizon(horizon, redo) => {
-                self.hosts[s].on_mut().eng.horizon_durable(horizon, redo)
+                self.hosts[s].on_mut().node.horizon_durable(horizon, redo)
             }
             Why::Adopt { fork, session } => {
                 self.truncate(fork)?;
@@ -344,7 +344,7 @@ impl World {
             }
             Why::SyncStart(start, chain) => self.sync_started(start, chain),
             Why::SyncRestart(start, chain, session) => {
-                self.hosts[s].on_mut().eng.restart_at(start, chain, true);
+                self.hosts[s].on_mut().node.restart_at(start, chain, true);
                 self.secondary_joins(cfg, session);
             }
             Why::TakeOver(end) => return self.taken_over(cfg, end),
@@ -399,7 +399,7 @@ impl World {
         self.primary_settles(cfg)?;
         for h in &mut self.hosts {
             if let Some(on) = &mut h.on {
-                on.eng.retire(Seq(u64::MAX));
+                on.node.retire(Seq(u64::MAX));
             }
         }
         Ok(())
@@ -411,9 +411,9 @@ impl World {
         }
         loop {
             let on = self.hosts[P].on_mut();
-            let in_sync = on.eng.positions.get(LINK).is_some_and(|l| l.in_sync);
+            let in_sync = on.node.positions.get(LINK).is_some_and(|l| l.in_sync);
             let session = on.session;
-            let Some(seq) = on.eng.next_release() else {
+            let Some(seq) = on.node.next_release() else {
                 break;
             };
             let record = self.ghost.hist[seq.0 as usize - 1];
@@ -426,9 +426,9 @@ impl World {
             }
         }
         let on = self.hosts[P].on_mut();
-        on.eng.demand_fua();
+        on.node.demand_fua();
         if let Some((target, vouched)) = on.flush {
-            if on.eng.flush_ready(target) {
+            if on.node.flush_ready(target) {
                 on.flush = None;
                 self.ghost.owed |= vouched;
             }
@@ -452,7 +452,7 @@ impl World {
                     .on
                     .as_ref()
                     .filter(|o| o.session == session && session.is_some());
-                if peer.is_some_and(|o| o.eng.head() < seq) {
+                if peer.is_some_and(|o| o.node.head() < seq) {
                     return broken(format!(
                         "P2: {seq} completed in-sync, and the peer does not hold it"
                     ));

@@ -2,10 +2,10 @@
 
 //! A link: states, handshake, what to send next, region copies.
 
-pub mod copies;
 pub mod credit;
 pub mod gap;
-pub mod handshake;
+pub mod meet;
+pub mod resync;
 pub mod sender;
 pub mod state;
 

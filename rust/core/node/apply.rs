@@ -8,7 +8,7 @@
 //! application had seen complete before it is *flushed* here. Trace Y8 without that: W1(b0) applied,
 //! W2(b1, depends on W1) applied, power cut keeps only b1.
 
-use super::{Engine, Log, Memory, Role};
+use super::{Log, Memory, Node, Role};
 use crate::{
     rules::{on, Rule},
     units::{Record, Seq},
@@ -17,7 +17,7 @@ use crate::{
 /// What the applier must do before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
-    /// Write these records (but the superseded), in any order, and report [`Engine::round_done`].
+    /// Write these records (but the superseded), in any order, and report [`Node::round_done`].
     Round {
         /// First record.
         first: Seq,
@@ -25,18 +25,18 @@ pub enum Apply {
         last: Seq,
     },
     /// Without a ring: write a superblock with this horizon, and the redo flag where said, then report
-    /// [`Engine::horizon_durable`].
+    /// [`Node::horizon_durable`].
     Horizon {
         /// The bound to state.
         horizon: Seq,
         /// A redo begins.
         redo: bool,
     },
-    /// Without a ring: flush the data devices ([`Engine::data_flushed`]), somebody waits for what was written.
+    /// Without a ring: flush the data devices ([`Node::data_flushed`]), somebody waits for what was written.
     FlushData,
 }
 
-impl<M: Memory> Engine<M> {
+impl<M: Memory> Node<M> {
     /// Highest seq that may be applied by the rules of the role.
     pub fn apply_limit(&self) -> Seq {
         let mut limit = self.window.head();

@@ -5,7 +5,7 @@
 use super::LogWorker;
 use crate::{
     event::{self, Code, Severity},
-    group::order::{Order, Phase, Taken},
+    group::inner::{Inner, Phase, Taken},
     volume::{State, Volume},
 };
 use kernel::sync::Arc;
@@ -19,24 +19,24 @@ impl LogWorker {
     /// Continues the bios that had to wait, in order, as far as they can go now.
     pub(super) fn waiting(&mut self) {
         self.end_holding();
-        let n = self.group.order.lock().lanes.len();
+        let n = self.group.inner.lock().attached.len();
         for i in 0..n {
             loop {
                 let next = {
-                    let mut o = self.group.order.lock();
-                    let Some(volume) = o.lanes.get(i).map(|l| l.volume.clone()) else {
+                    let mut inner = self.group.inner.lock();
+                    let Some(volume) = inner.attached.get(i).map(|l| l.volume.clone()) else {
                         break;
                     };
-                    let open = o.is_open(&volume);
-                    let failed = volume.state() == State::Failed || o.phase == Phase::Failed;
-                    let pass = o.phase == Phase::Unlogged && volume.state() == State::Active;
+                    let open = inner.is_open(&volume);
+                    let failed = volume.state() == State::Failed || inner.phase == Phase::Failed;
+                    let pass = inner.phase == Phase::Unlogged && volume.state() == State::Active;
                     if !(open || failed || pass) {
                         break;
                     }
-                    match o.lanes.get_mut(i).and_then(|l| l.parked.pop()) {
+                    match inner.attached.get_mut(i).and_then(|l| l.deferred.pop()) {
                         Some(bio) if failed => {
                             // At once: no page may ever come free again for its copy.
-                            drop(o);
+                            drop(inner);
                             bio.end(BlkStatus::IOERR);
                             continue;
                         }
@@ -59,25 +59,29 @@ impl LogWorker {
             return true;
         }
         if bio.bytes() == 0 || bio.op() == BioOp::Flush {
-            return self.settle(&volume, |o, bio| o.flush(bio), bio);
+            return self.dispatch(&volume, |inner, bio| inner.flush(bio), bio);
         }
         let Some(payload) = self.group.copy(&bio) else {
-            self.unpop(&volume, bio);
+            self.defer_front(&volume, bio);
             return false;
         };
-        self.settle(&volume, |o, bio| o.admit(&volume, bio, payload), bio)
+        self.dispatch(
+            &volume,
+            |inner, bio| inner.admit(&volume, bio, payload),
+            bio,
+        )
     }
 
-    fn settle(
+    fn dispatch(
         &self,
         volume: &Volume,
-        f: impl FnOnce(&mut Order, MappedBio) -> Taken,
+        f: impl FnOnce(&mut Inner, MappedBio) -> Taken,
         bio: MappedBio,
     ) -> bool {
         let bytes = bio.bytes();
         let taken = {
-            let mut o = self.group.order.lock();
-            f(&mut o, bio)
+            let mut inner = self.group.inner.lock();
+            f(&mut inner, bio)
         };
         match taken {
             Taken::Admitted => {
@@ -90,27 +94,27 @@ impl LogWorker {
                 true
             }
             Taken::NotNow(bio) => {
-                self.unpop(volume, bio);
+                self.defer_front(volume, bio);
                 false
             }
         }
     }
 
     /// Puts a bio back in front of its list.
-    fn unpop(&self, volume: &Volume, bio: MappedBio) {
-        let mut o = self.group.order.lock();
-        match o.lane(volume) {
-            Some(lane) => {
-                let mut rest = core::mem::take(&mut lane.parked);
-                lane.parked.push(bio);
-                lane.parked.append(&mut rest);
-                if o.wants_space {
-                    drop(o);
+    fn defer_front(&self, volume: &Volume, bio: MappedBio) {
+        let mut inner = self.group.inner.lock();
+        match inner.entry(volume) {
+            Some(entry) => {
+                let mut rest = core::mem::take(&mut entry.deferred);
+                entry.deferred.push(bio);
+                entry.deferred.append(&mut rest);
+                if inner.wants_space {
+                    drop(inner);
                     self.group.apply_wake.notify();
                 }
             }
             None => {
-                drop(o);
+                drop(inner);
                 bio.end(BlkStatus::IOERR);
             }
         }
@@ -118,19 +122,19 @@ impl LogWorker {
 
     /// A starting primary's wait for its links is over.
     fn end_holding(&self) {
-        let until = match self.group.order.lock().phase {
+        let until = match self.group.inner.lock().phase {
             Phase::Holding { until_ns } => until_ns,
             Phase::Active | Phase::TakingOver | Phase::Unlogged | Phase::Failed | Phase::Gone => {
                 return
             }
         };
         if clock::monotonic_ns() >= until || self.group.links_answered() {
-            let mut o = self.group.order.lock();
-            let Phase::Holding { .. } = o.phase else {
+            let mut inner = self.group.inner.lock();
+            let Phase::Holding { .. } = inner.phase else {
                 return;
             };
-            o.phase = Phase::Active;
-            drop(o);
+            inner.phase = Phase::Active;
+            drop(inner);
             event::group(
                 &self.group,
                 Code::GroupState,

@@ -2,10 +2,10 @@
 
 //! What a secondary does more: take records from the wire, acknowledge, drop what never was, take over.
 
-use super::{Engine, Log, Memory, NoRing, Role};
+use super::{Log, Memory, NoRing, Node, Role};
 use crate::{
     log::ring::Place,
-    order::window::Placed,
+    node::window::Placed,
     rules::{on, Rule},
     units::{Bytes, Chain, Record, Seq},
 };
@@ -21,7 +21,7 @@ pub struct Acks {
     pub applied: Seq,
 }
 
-impl<M: Memory> Engine<M> {
+impl<M: Memory> Node<M> {
     /// A record arrived, in any order.
     pub fn receive(&mut self, record: Record) -> Placed {
         if self.role != Role::Secondary || record.seq <= self.recovered {
@@ -232,6 +232,6 @@ impl<M: Memory> Engine<M> {
     pub fn takeover_done(&mut self, end: Seq) {
         self.role = Role::Primary;
         self.recovered = end;
-        self.gate = crate::order::gate::Gate::new(end, end);
+        self.gate = crate::node::release::Gate::new(end, end);
     }
 }

@@ -7,11 +7,11 @@
 //! order cannot be got wrong by the caller: [`Begun`] -> [`Flushed`] -> [`Update`] -> space.
 //!
 //! Trace X5 without the flush: W1 applied (device cache), tail moves past it, power cut: W1 is nowhere.
-//! A failed device ends the checkpoint and pins the next ones ([`Engine::data_device_failed`]).
+//! A failed device ends the checkpoint and pins the next ones ([`Node::data_device_failed`]).
 //! Trace X6 with the network ack instead of the data ack: the peer holds W1 in memory only, the tail
 //! moves, both hosts lose power: the peer never gets W1, the primary has it.
 
-use super::{position::LinkId, Engine, Log, Memory, Role};
+use super::{links::LinkId, Log, Memory, Node, Role};
 use crate::{
     log::{batch::worst_case_bytes, ring::Mark},
     rules::{on, Rule},
@@ -50,7 +50,7 @@ pub struct Update {
     pub sync_ended: bool,
 }
 
-impl<M: Memory> Engine<M> {
+impl<M: Memory> Node<M> {
     /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`]; where that failed, call
     /// [`Self::data_device_failed`].
     ///
@@ -165,7 +165,7 @@ impl<M: Memory> Engine<M> {
 
     /// The link to give up (`needs-sync`) because the ring is full and it alone holds the tail back.
     ///
-    /// Never one that writers wait for, see [`Position::may_be_given_up`](super::position::Position::may_be_given_up).
+    /// Never one that writers wait for, see [`Position::may_be_given_up`](super::links::Position::may_be_given_up).
     pub fn link_to_give_up(&self) -> Option<LinkId> {
         // A secondary keeps nothing for anybody.
         let (Log::Ring(w), Role::Primary) = (&self.log, self.role) else {

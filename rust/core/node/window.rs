@@ -14,7 +14,7 @@
 //! Called under the group's order lock; never sleeps.
 
 use crate::{
-    order::Store,
+    node::Store,
     record::chain_record,
     units::{Chain, Range, Record, Seq},
 };

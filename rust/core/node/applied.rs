@@ -13,7 +13,7 @@
 //! Trace without the overlap rule: W1(b0), W2(b0) in one round; the device takes W2, then W1; b0 = W1 for ever.
 
 use crate::{
-    order::{
+    node::{
         window::{Slot, Window},
         Store,
     },

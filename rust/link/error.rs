@@ -6,7 +6,7 @@ use crate::{reason::Reason, refuse::Refusal};
 use core::fmt;
 use kernel::prelude::*;
 use replicate_core::{
-    link::{handshake::Why, state::Event},
+    session::{meet::Why, state::Event},
     wire::{self, Code, WireError},
 };
 use replicate_linux::errno::{
@@ -15,7 +15,7 @@ use replicate_linux::errno::{
 };
 
 /// The end of an attempt or a session.
-pub(crate) struct Ended {
+pub(crate) struct SessionError {
     /// What the state machine is told; `None`: nothing happened (the link was told to stop, or to begin anew).
     pub(crate) event: Option<Event>,
     pub(crate) reason: Reason,
@@ -24,10 +24,10 @@ pub(crate) struct Ended {
     pub(crate) refusal: Refusal,
 }
 
-impl Ended {
+impl SessionError {
     /// The connection was lost, or could not be had: tried again soon.
-    pub(crate) fn lost(reason: Reason, text: fmt::Arguments<'_>) -> Ended {
-        Ended {
+    pub(crate) fn lost(reason: Reason, text: fmt::Arguments<'_>) -> SessionError {
+        SessionError {
             event: Some(Event::Lost),
             reason,
             tell: None,
@@ -36,47 +36,47 @@ impl Ended {
     }
 
     /// The connection is closed by us, who tell the peer why.
-    pub(crate) fn closed(reason: Reason, code: Code, text: fmt::Arguments<'_>) -> Ended {
-        Ended {
+    pub(crate) fn closed(reason: Reason, code: Code, text: fmt::Arguments<'_>) -> SessionError {
+        SessionError {
             tell: Some(code),
-            ..Ended::lost(reason, text)
+            ..SessionError::lost(reason, text)
         }
     }
 
     /// This host refuses the peer.
-    pub(crate) fn refused(reason: Reason, code: Code, text: fmt::Arguments<'_>) -> Ended {
-        Ended {
+    pub(crate) fn refused(reason: Reason, code: Code, text: fmt::Arguments<'_>) -> SessionError {
+        SessionError {
             event: Some(Event::Refused),
             tell: Some(code),
-            ..Ended::lost(reason, text)
+            ..SessionError::lost(reason, text)
         }
     }
 
     /// Only a sync helps.
-    pub(crate) fn needs_sync(reason: Reason, text: fmt::Arguments<'_>) -> Ended {
+    pub(crate) fn needs_sync(reason: Reason, text: fmt::Arguments<'_>) -> SessionError {
         let code = if reason == Reason::NeverSynced {
             Code::Inconsistent
         } else {
             Code::NeedsSync
         };
-        Ended {
+        SessionError {
             event: Some(Event::Overflowed),
             tell: Some(code),
-            ..Ended::lost(reason, text)
+            ..SessionError::lost(reason, text)
         }
     }
 
     /// The thread was told to stop, to disconnect or to begin anew.
-    pub(crate) fn asked(code: Code, text: fmt::Arguments<'_>) -> Ended {
-        Ended {
+    pub(crate) fn asked(code: Code, text: fmt::Arguments<'_>) -> SessionError {
+        SessionError {
             event: None,
             tell: Some(code),
-            ..Ended::lost(Reason::Admin, text)
+            ..SessionError::lost(Reason::Admin, text)
         }
     }
 
     /// The peer refused, or said goodbye.
-    pub(crate) fn by_peer(r: &wire::Refusal<'_>, goodbye: bool) -> Ended {
+    pub(crate) fn by_peer(r: &wire::Refusal<'_>, goodbye: bool) -> SessionError {
         let event = match r.code {
             Code::NeedsSync | Code::Inconsistent => Event::Overflowed,
             _ if goodbye => Event::Lost,
@@ -85,21 +85,21 @@ impl Ended {
             }
             _ => Event::Refused,
         };
-        Ended {
+        SessionError {
             event: Some(event),
             tell: None,
-            ..Ended::lost(reason_of(r.code), format_args!("the peer says: {}", r.text))
+            ..SessionError::lost(reason_of(r.code), format_args!("the peer says: {}", r.text))
         }
     }
 
     /// The socket failed.
-    pub(crate) fn io(e: Error) -> Ended {
+    pub(crate) fn io(e: Error) -> SessionError {
         let reason = if e == ETIMEDOUT {
             Reason::PeerTimeout
         } else {
             Reason::Reset
         };
-        Ended::lost(reason, format_args!("{}; trying again", what(e)))
+        SessionError::lost(reason, format_args!("{}; trying again", what(e)))
     }
 
     /// Whether a message did not match its own checksum (a payload that does not ends no session).
@@ -108,12 +108,12 @@ impl Ended {
     }
 
     /// The peer's bytes make no sense.
-    pub(crate) fn wire(e: WireError) -> Ended {
+    pub(crate) fn wire(e: WireError) -> SessionError {
         let reason = match e {
             WireError::HeaderCrc | WireError::ControlCrc => Reason::Integrity,
             _ => Reason::Protocol,
         };
-        Ended::closed(
+        SessionError::closed(
             reason,
             Code::Protocol,
             format_args!("connection dropped: {e}"),
@@ -121,8 +121,8 @@ impl Ended {
     }
 
     /// Memory is short.
-    pub(crate) fn no_memory() -> Ended {
-        Ended::closed(
+    pub(crate) fn no_memory() -> SessionError {
+        SessionError::closed(
             Reason::NoMemory,
             Code::NoMemory,
             format_args!("memory is short; trying again"),
@@ -130,8 +130,8 @@ impl Ended {
     }
 
     /// This host's own log or memory failed in a way that says it all.
-    pub(crate) fn own(reason: Reason, refusal: Refusal) -> Ended {
-        Ended {
+    pub(crate) fn own(reason: Reason, refusal: Refusal) -> SessionError {
+        SessionError {
             event: Some(Event::Lost),
             reason,
             tell: Some(Code::Failed),
@@ -189,36 +189,36 @@ fn reason_of(code: Code) -> Reason {
 }
 
 /// A verdict of the handshake that is no session.
-pub(crate) fn verdict(why: Why, sync: bool) -> Ended {
+pub(crate) fn verdict(why: Why, sync: bool) -> SessionError {
     match why {
-        Why::Empty => Ended::needs_sync(
+        Why::Empty => SessionError::needs_sync(
             Reason::NeverSynced,
             format_args!("the secondary has never been synchronised: use 'dmrepl sync --full' or, for volumes known to be equal, '--assume-clean' on the primary"),
         ),
-        Why::Inconsistent => Ended::needs_sync(
+        Why::Inconsistent => SessionError::needs_sync(
             Reason::NeverSynced,
             format_args!("the secondary is inconsistent, a synchronisation did not end: use 'dmrepl sync --full' on the primary"),
         ),
-        Why::Trimmed => Ended::needs_sync(
+        Why::Trimmed => SessionError::needs_sync(
             Reason::LogOverrun,
             format_args!("the primary's log no longer holds what the secondary needs: use 'dmrepl sync --full' on the primary"),
         ),
-        Why::Forked => Ended::refused(
+        Why::Forked => SessionError::refused(
             Reason::Forked,
             Code::Forked,
             format_args!("the histories have forked: both hosts have written since they parted; give one side up with 'dmrepl sync --full --force' on the other{}", forced(sync)),
         ),
-        Why::Unrelated => Ended::refused(
+        Why::Unrelated => SessionError::refused(
             Reason::Forked,
             Code::Forked,
             format_args!("the secondary holds another history, no epoch is common; 'dmrepl sync --full --force' on the primary overwrites it{}", forced(sync)),
         ),
-        Why::PeerAhead => Ended::refused(
+        Why::PeerAhead => SessionError::refused(
             Reason::PeerAhead,
             Code::PeerAhead,
             format_args!("the secondary has applied records that the primary has lost: take over there, or 'dmrepl sync --full --force' on the primary{}", forced(sync)),
         ),
-        Why::ChainDiffers => Ended::refused(
+        Why::ChainDiffers => SessionError::refused(
             Reason::Chain,
             Code::Chain,
             format_args!("the two logs differ at the same position although their lineages agree; check the devices, then 'dmrepl sync --full --force' on the primary{}", forced(sync)),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The secondary's session: what it tells. One cumulative acknowledgement per burst, and in every message how
+//! The secondary's session: what it tells. One cumulative acknowledgement per batch, and in every message how
 //! much more may come.
 
-use super::{ended::Ended, receiver::Session, worker::Worker};
+use super::{error::SessionError, receiver::Session, worker::Worker};
 use crate::reason::Reason;
 use kernel::prelude::*;
 use replicate_core::{
-    engine::{replica::Acks, Log},
-    link::{credit::Room, state},
+    node::{secondary::Acks, Log},
+    session::{credit::Room, state},
     wire::{Credit, Envelope, Message, Progress},
 };
 use replicate_linux::pages::PAGE_BYTES;
@@ -16,10 +16,10 @@ use replicate_linux::pages::PAGE_BYTES;
 impl Worker {
     /// Puts in the outbox what the primary should know.
     #[inline(never)]
-    pub(super) fn report(&mut self, s: &mut Session) -> Result<(), Ended> {
+    pub(super) fn report(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let (acks, durable, syncing, head) = {
-            let o = self.group.order.lock();
-            let e = &o.engine;
+            let inner = self.group.inner.lock();
+            let e = &inner.node;
             (
                 e.acks(),
                 e.copies.durable_item(),
@@ -30,7 +30,7 @@ impl Worker {
         self.grow_credit(s);
         if let Some((from, to)) = s.resend.take() {
             let e = self.secondary_envelope(s);
-            self.say(&e, &Message::Resend { from, to })?;
+            self.send(&e, &Message::Resend { from, to })?;
         }
         if s.acks != Some(acks) || s.granted.must_tell(&s.told, head, s.received) {
             s.acks = Some(acks);
@@ -40,7 +40,7 @@ impl Worker {
                 logged: acks.logged.min(acks.received),
                 applied: acks.applied.min(acks.received),
             };
-            self.say(&e, &Message::Ack(progress))?;
+            self.send(&e, &Message::Ack(progress))?;
             self.show_acks(s, acks, syncing);
         }
         // The end is acknowledged as the item after the last, once the superblock says consistent.
@@ -49,7 +49,7 @@ impl Worker {
         if item > s.told_item {
             s.told_item = item;
             let e = self.secondary_envelope(s);
-            self.say(&e, &Message::CopyAck { item })?;
+            self.send(&e, &Message::CopyAck { item })?;
         }
         if over.is_some() {
             s.items = None;
@@ -65,7 +65,7 @@ impl Worker {
         if core::mem::take(&mut s.reply) {
             let e = self.secondary_envelope(s);
             let echo_ns = self.rx.peer_time_ns;
-            self.say(&e, &Message::Heartbeat { echo_ns })?;
+            self.send(&e, &Message::Heartbeat { echo_ns })?;
         }
         Ok(())
     }
@@ -91,20 +91,20 @@ impl Worker {
     fn grow_credit(&self, s: &mut Session) {
         let pool = &self.group.pool;
         let pages = pool.max().saturating_sub(pool.in_use()) as u64;
-        let o = self.group.order.lock();
-        let w = &o.engine.window;
+        let inner = self.group.inner.lock();
+        let w = &inner.node.window;
         let room = Room {
             head: w.head(),
             slots: w.capacity().saturating_sub(w.head().since(w.base())),
             pages,
             page_bytes: PAGE_BYTES as u64,
-            ring: match &o.engine.log {
+            ring: match &inner.node.log {
                 Log::Ring(l) => Some((l.ring.free().0, l.ring.block())),
                 Log::NoRing(_) => None,
             },
             window_bytes: self.link.window_bytes(&self.group),
         };
-        drop(o);
+        drop(inner);
         s.granted = s.granted.grow(&room, s.received);
     }
 

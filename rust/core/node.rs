@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The engine of one group on one host: everything between a record's arrival and its checkpoint.
+//! The node of one group on one host: everything between a record's arrival and its checkpoint.
 //!
 //! One structure for both roles, because both do the same work: take records in order, log them,
 //! apply them below the commit point, checkpoint, free. They differ in where records come from (bios
@@ -20,12 +20,15 @@
 //!            +-- a plain write completes here, once in-sync links have acknowledged
 //! ```
 
+pub mod applied;
 pub mod apply;
 pub mod checkpoint;
-pub mod copies;
+pub mod links;
 pub mod log;
-pub mod position;
-pub mod replica;
+pub mod release;
+pub mod resync;
+pub mod secondary;
+pub mod window;
 
 use crate::{
     group::Mode,
@@ -33,24 +36,30 @@ use crate::{
         ring::Mark,
         writer::Writer, //
     },
-    order::{
-        applier::Applier,
-        gate::Gate,
+    node::{
+        applied::Applier,
+        release::Gate,
         window::{Slot, Window},
-        Store,
     },
     rules::{on, Rule},
     units::{Chain, Op, Range, Record, Seq},
 };
-use copies::Copies;
-use position::{LinkId, Positions};
+use links::{LinkId, Positions};
+use resync::Copies;
 
 /// A peer that lacks so many records, and so many bytes, lacks little: what is under way on a long link, or in a
 /// commit interval.
 const NEAR_RECORDS: u64 = 1024;
 const NEAR_BYTES: u64 = 16 << 20;
 
-/// The storage an engine works in.
+/// Storage handed in by the caller: the core allocates nothing.
+///
+/// The kernel gives a vector made once at group creation, tests a `Vec`, the explorer a small array.
+pub trait Store<T>: AsRef<[T]> + AsMut<[T]> {}
+
+impl<T, S: AsRef<[T]> + AsMut<[T]>> Store<T> for S {}
+
+/// The storage a node works in.
 pub trait Memory {
     /// Records in memory.
     type Slots: Store<Slot>;
@@ -119,9 +128,9 @@ pub enum Full {
     Role,
 }
 
-/// The engine. See the module.
+/// The node. See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Engine<M: Memory> {
+pub struct Node<M: Memory> {
     /// Records in memory.
     pub window: Window<M::Slots, M::Heads>,
     /// The log.
@@ -140,7 +149,7 @@ pub struct Engine<M: Memory> {
     recovered: Seq,
 }
 
-/// How a log was found when the engine starts.
+/// How a log was found when the node starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Start {
     /// Role of this host.
@@ -153,8 +162,8 @@ pub struct Start {
     pub head: Seq,
 }
 
-impl<M: Memory> Engine<M> {
-    /// An engine after recovery: records `(applied, head]` are to be loaded with [`Self::load`] and applied.
+impl<M: Memory> Node<M> {
+    /// A node after recovery: records `(applied, head]` are to be loaded with [`Self::load`] and applied.
     pub fn new(
         slots: M::Slots,
         heads: M::Heads,
@@ -168,7 +177,7 @@ impl<M: Memory> Engine<M> {
         } else {
             Seq::NONE
         };
-        Engine {
+        Node {
             window: Window::new(slots, heads, start.applied, start.chain),
             log,
             applier: Applier::new(start.applied),
@@ -210,7 +219,7 @@ impl<M: Memory> Engine<M> {
         }
         matches!(
             self.window.place(record),
-            crate::order::window::Placed::InOrder
+            crate::node::window::Placed::InOrder
         )
     }
 

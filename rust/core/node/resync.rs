@@ -9,10 +9,10 @@
 //!
 //! Nothing is taken unless the superblock says durably that the replica is inconsistent.
 
-use super::{Engine, Memory};
+use super::{Memory, Node};
 use crate::{
-    link::copies::MAX_OUTSTANDING,
     rules::{on, Rule},
+    session::resync::MAX_OUTSTANDING,
     units::{Range, Record, Seq},
 };
 
@@ -127,7 +127,7 @@ impl Copies {
     }
 }
 
-impl<M: Memory> Engine<M> {
+impl<M: Memory> Node<M> {
     /// A region copy arrived. `false`: no room, out of turn, or no sync: the session must end.
     pub fn copy_arrived(&mut self, copy: Copy) -> bool {
         let c = &self.copies;

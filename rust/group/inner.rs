@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the group's order lock protects: the engine, and the payloads and bios of its records.
+//! What the group's order lock protects: the node, and the payloads and bios of its records.
 //!
 //! The order lock is a spinlock. It is taken in process context only (`map()`, the group's threads, the
 //! links' threads), never in bio end_io, and nothing under it sleeps. It is the innermost lock.
@@ -8,14 +8,14 @@
 use crate::{
     group::epochs::EpochTable,
     log_worker::batch::FreeBatch,
-    memory::{Engine, Fixed},
+    memory::{Fixed, Node},
     volume::{State, Volume},
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    engine::{position::LinkId, Full, Role},
-    link::sender,
-    order::window::Placed,
+    node::window::Placed,
+    node::{links::LinkId, Full, Role},
+    session::sender,
     units::{Bytes, Op, Range, Record, Sector, Seq, VolumeId},
 };
 use replicate_linux::{
@@ -26,7 +26,7 @@ use replicate_linux::{
     pages::PageBuf,
 };
 
-/// Reads that may be overlaid at a time; more wait in their lane.
+/// Reads that may be overlaid at a time; more wait in their entry.
 pub(crate) const MAX_PINS: usize = 64;
 /// Volumes in a group at most.
 pub(crate) const MAX_VOLUMES: usize = 256;
@@ -49,11 +49,11 @@ pub(crate) enum Phase {
 }
 
 /// One attached volume and its bios that wait.
-pub(crate) struct Lane {
+pub(crate) struct Attached {
     /// The volume.
     pub(crate) volume: Arc<Volume>,
     /// Writes and flushes without a seq, in order of arrival.
-    pub(crate) parked: BioList,
+    pub(crate) deferred: BioList,
     /// Reads that wait for a pin, or for the volume to become active.
     pub(crate) reads: BioList,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Pin {
 }
 
 /// A link with a session.
-pub(crate) struct Sink {
+pub(crate) struct SenderWaker {
     pub(crate) id: LinkId,
     /// Wakes its thread.
     pub(crate) wake: Arc<Event>,
@@ -86,9 +86,9 @@ pub(crate) struct Flushes {
 }
 
 /// See the module.
-pub(crate) struct Order {
+pub(crate) struct Inner {
     /// The core's machine.
-    pub(crate) engine: KBox<Engine>,
+    pub(crate) node: KBox<Node>,
     /// Which epoch a seq belongs to: the lineage, where the log worker can see it.
     pub(crate) epochs: EpochTable,
     /// The volume and sector that written region copies have reached, for the next superblock.
@@ -98,7 +98,7 @@ pub(crate) struct Order {
     /// Bio of each record that is not completed, by the window's index.
     pub(crate) bios: Fixed<Option<MappedBio>>,
     /// Attached volumes.
-    pub(crate) lanes: KVec<Lane>,
+    pub(crate) attached: KVec<Attached>,
     /// Device-mapper tables that name the group, those that are not active too.
     pub(crate) tables: u32,
     /// Flushes that wait for the commit point they found.
@@ -114,7 +114,7 @@ pub(crate) struct Order {
     /// When the oldest uncommitted record was admitted (monotonic ns), 0: none.
     pub(crate) uncommitted_since: u64,
     /// Sessions of links: more may be sent, or told.
-    pub(crate) sinks: KVec<Sink>,
+    pub(crate) senders: KVec<SenderWaker>,
     /// Somebody wants ring space that only a checkpoint can give.
     pub(crate) wants_space: bool,
     /// Since when small records gather for an asynchronous link (monotonic ns), 0: none do.
@@ -135,23 +135,23 @@ pub(crate) enum Taken {
     NotNow(MappedBio),
 }
 
-impl Order {
+impl Inner {
     /// A log write may be used again.
     pub(crate) fn free_batch(&mut self, free: FreeBatch) {
         // Cannot fail: the vector was made for all of them.
         let _ = self.free_batches.push(free, GFP_NOWAIT);
     }
 
-    /// The lane of a volume.
-    pub(crate) fn lane(&mut self, volume: &Volume) -> Option<&mut Lane> {
-        self.lanes
+    /// The entry of a volume.
+    pub(crate) fn entry(&mut self, volume: &Volume) -> Option<&mut Attached> {
+        self.attached
             .iter_mut()
             .find(|l| core::ptr::eq::<Volume>(&*l.volume, volume))
     }
 
     /// The attached volume with that id.
     pub(crate) fn volume(&self, id: VolumeId) -> Option<Arc<Volume>> {
-        self.lanes
+        self.attached
             .iter()
             .find(|l| l.volume.id() == Some(id))
             .map(|l| l.volume.clone())
@@ -160,9 +160,9 @@ impl Order {
     /// Whether writes of `volume` may be admitted now.
     pub(crate) fn is_open(&self, volume: &Volume) -> bool {
         self.phase == Phase::Active
-            && self.engine.role() == Role::Primary
+            && self.node.role() == Role::Primary
             && volume.state() == State::Active
-            && !self.engine.is_replaying()
+            && !self.node.is_replaying()
     }
 
     /// Gives a write, discard or write-zeroes its place in the order.
@@ -202,7 +202,7 @@ impl Order {
             Some((p, crc)) => (Some(p), crc),
             None => (None, 0),
         };
-        let admitted = self.engine.admit(
+        let admitted = self.node.admit(
             op,
             range,
             bio.is_fua(),
@@ -212,7 +212,7 @@ impl Order {
         );
         match admitted {
             Ok(seq) => {
-                let i = self.engine.window.index(seq);
+                let i = self.node.window.index(seq);
                 if let Some(p) = self.payloads.as_mut().get_mut(i) {
                     *p = payload;
                 }
@@ -234,21 +234,21 @@ impl Order {
 
     /// Wakes every link's sender. Does not sleep.
     pub(crate) fn wake_links(&self) {
-        for sink in self.sinks.iter() {
-            sink.wake.notify();
+        for sender in self.senders.iter() {
+            sender.wake.notify();
         }
     }
 
     /// A record waits to be sent: wakes the senders that should not wait for more. Does not sleep.
     fn wake_senders(&mut self, head: Seq, bytes: Bytes) {
         // A secondary's sessions send acknowledgements: those do not wait.
-        let primary = self.engine.role() == Role::Primary;
-        for sink in self.sinks.iter() {
-            let position = self.engine.positions.get(sink.id).filter(|_| primary);
+        let primary = self.node.role() == Role::Primary;
+        for sender in self.senders.iter() {
+            let position = self.node.positions.get(sender.id).filter(|_| primary);
             let gathers =
-                position.is_some_and(|p| sender::may_gather(p.mode, sink.sent, head, bytes));
+                position.is_some_and(|p| sender::may_gather(p.mode, sender.sent, head, bytes));
             if !gathers {
-                sink.wake.notify();
+                sender.wake.notify();
             } else if self.gathering_since == 0 {
                 self.gathering_since = clock::monotonic_ns();
             }
@@ -258,7 +258,7 @@ impl Order {
     /// The commit point moved: who waits for it learns at once, asynchronous links with what gathers. Does not
     /// sleep.
     pub(crate) fn commit_moved(&mut self) {
-        let (head, nothing) = (self.engine.head(), Bytes(0));
+        let (head, nothing) = (self.node.head(), Bytes(0));
         self.wake_senders(head, nothing);
     }
 
@@ -282,11 +282,11 @@ impl Order {
 
     /// A flush: ends at once where nothing completed is uncommitted, else waits for the log flush.
     pub(crate) fn flush(&mut self, bio: MappedBio) -> Taken {
-        let target = self.engine.flush_target();
-        if self.engine.log_failed() {
+        let target = self.node.flush_target();
+        if self.node.log_failed() {
             return Taken::End(bio, BlkStatus::IOERR);
         }
-        if self.engine.flush_ready(target) {
+        if self.node.flush_ready(target) {
             return Taken::End(bio, BlkStatus::OK);
         }
         let to = if self.flushes.bios.is_empty() {
@@ -301,7 +301,7 @@ impl Order {
 
     /// Flushes whose commit point has come.
     pub(crate) fn ready_flushes(&mut self, out: &mut BioList) {
-        while !self.flushes.bios.is_empty() && self.engine.flush_ready(self.flushes.target) {
+        while !self.flushes.bios.is_empty() && self.node.flush_ready(self.flushes.target) {
             out.append(&mut self.flushes.bios);
             core::mem::swap(&mut self.flushes, &mut self.later);
             self.later.target = Seq::NONE;
@@ -310,19 +310,19 @@ impl Order {
 
     /// Takes the bio of `seq`, to end it.
     pub(crate) fn take_bio(&mut self, seq: Seq) -> Option<MappedBio> {
-        let i = self.engine.window.index(seq);
+        let i = self.node.window.index(seq);
         self.bios.as_mut().get_mut(i)?.take()
     }
 
     /// The payload of `seq`, which must be in the window.
     pub(crate) fn payload(&self, seq: Seq) -> Option<Arc<PageBuf>> {
-        let i = self.engine.window.index(seq);
+        let i = self.node.window.index(seq);
         self.payloads.as_ref().get(i)?.clone()
     }
 
     /// A record with its payload, if both are in memory.
     pub(crate) fn held(&self, seq: Seq) -> Option<(Record, Option<Arc<PageBuf>>)> {
-        let record = self.engine.window.get(seq)?.record;
+        let record = self.node.window.get(seq)?.record;
         let payload = self.payload(seq);
         if payload.is_none() && record.payload_bytes() > 0 {
             return None;
@@ -332,7 +332,7 @@ impl Order {
 
     /// Keeps the payload of a record that arrived from a peer or was read back.
     pub(crate) fn keep(&mut self, seq: Seq, payload: Option<Arc<PageBuf>>) {
-        let i = self.engine.window.index(seq);
+        let i = self.node.window.index(seq);
         if let Some(p) = self.payloads.as_mut().get_mut(i) {
             *p = payload;
         }
@@ -340,7 +340,7 @@ impl Order {
 
     /// A record arrives from the wire with its payload.
     pub(crate) fn receive(&mut self, record: Record, payload: Option<Arc<PageBuf>>) -> Placed {
-        let placed = self.engine.receive(record);
+        let placed = self.node.receive(record);
         if matches!(placed, Placed::InOrder | Placed::Early) {
             self.keep(record.seq, payload);
             self.uncommitted(Bytes(u64::from(record.payload_bytes())));
@@ -358,8 +358,8 @@ impl Order {
             .map(|p| p.applied.next())
             .min()
             .unwrap_or(Seq(u64::MAX));
-        let from = self.engine.window.base();
-        let to = self.engine.retire(keep_from.min(pinned));
+        let from = self.node.window.base();
+        let to = self.node.retire(keep_from.min(pinned));
         let mut seq = from.next();
         while seq <= to {
             self.keep(seq, None);
@@ -368,12 +368,12 @@ impl Order {
     }
 
     /// Drops payloads of records that the window no longer holds (after a truncation or a restart).
-    pub(crate) fn forget_strays(&mut self) {
-        let base = self.engine.window.base();
-        let n = self.engine.window.capacity();
+    pub(crate) fn forget_orphaned(&mut self) {
+        let base = self.node.window.base();
+        let n = self.node.window.capacity();
         let mut seq = base.next();
         for _ in 0..n {
-            if !self.engine.window.holds(seq) {
+            if !self.node.window.holds(seq) {
                 self.keep(seq, None);
             }
             seq = seq.next();
@@ -382,18 +382,18 @@ impl Order {
 
     /// Whether a read of `range` must see something that the data volume may not hold yet.
     pub(crate) fn must_overlay(&self, range: &Range) -> bool {
-        let applied = self.engine.applier.applied();
-        self.engine
+        let applied = self.node.applier.applied();
+        self.node
             .window
-            .newest_overlap(range, applied, self.engine.head())
+            .newest_overlap(range, applied, self.node.head())
             .is_some()
     }
 
     /// Registers a read that will be overlaid; its number, or `None` when too many are under way.
     pub(crate) fn pin(&mut self, range: Range) -> Option<usize> {
         let pin = Pin {
-            applied: self.engine.applier.applied(),
-            head: self.engine.head(),
+            applied: self.node.applier.applied(),
+            head: self.node.head(),
             range,
         };
         let pins = self.pins.as_mut();
@@ -411,22 +411,22 @@ impl Order {
         after: Seq,
     ) -> Option<(Record, Option<Arc<PageBuf>>)> {
         let mut oldest = None;
-        self.engine
+        self.node
             .window
             .overlapping(&pin.range, pin.applied.max(after), pin.head, |s| {
                 oldest = Some(s.record.seq);
                 true
             });
         let seq = oldest?;
-        let record = self.engine.window.get(seq)?.record;
+        let record = self.node.window.get(seq)?.record;
         Some((record, self.payload(seq)))
     }
 
     /// Ends everything that has no seq, and where `with_seq` everything that has one too.
     pub(crate) fn drain(&mut self, with_seq: bool, out: &mut BioList) {
-        for lane in self.lanes.iter_mut() {
-            out.append(&mut lane.parked);
-            out.append(&mut lane.reads);
+        for entry in self.attached.iter_mut() {
+            out.append(&mut entry.deferred);
+            out.append(&mut entry.reads);
         }
         if with_seq {
             for b in self.bios.as_mut() {

@@ -7,7 +7,7 @@
 //! Records need credit; control messages need none, so that the commit point, without which the peer
 //! cannot apply and so cannot give credit, always gets through.
 
-use super::copies::{Copies, CopyItem};
+use super::resync::{Copies, CopyItem};
 use crate::{
     group::Mode,
     rules::{on, Rule},
@@ -95,7 +95,7 @@ impl Sender {
     }
 
     /// What to send. `head`: newest record; `lacks(item, last)`: whether the data volume lacks a record up to `last`
-    /// that overlaps the region, see [`Engine::volume_lacks`](crate::engine::Engine::volume_lacks).
+    /// that overlaps the region, see [`Node::volume_lacks`](crate::node::Node::volume_lacks).
     pub fn plan(&self, head: Seq, commit: Seq, lacks: impl FnOnce(&CopyItem, Seq) -> bool) -> Send {
         let last = self.sent;
         if let Some(c) = &self.copies {

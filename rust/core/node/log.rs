@@ -2,14 +2,14 @@
 
 //! Log writes, flushes and completions: the upper half of a record's life.
 
-use super::{Engine, Log, Memory, Role};
+use super::{Log, Memory, Node, Role};
 use crate::{
     log::{recovery::Epochs, writer::Plan},
     rules::{on, Rule},
     units::Seq,
 };
 
-impl<M: Memory> Engine<M> {
+impl<M: Memory> Node<M> {
     /// The next log write, if one should start. All its records are of the epoch of its first.
     pub fn plan_batch(&mut self, lineage: &impl Epochs) -> Option<Plan> {
         match &mut self.log {
