@@ -288,14 +288,20 @@ impl<M: Memory> Node<M> {
         }
     }
 
-    /// Highest seq whose memory may be dropped: completed, safely applied, and not needed by an in-memory sender.
+    /// Drops from memory what is completed, applied, and not needed by an in-memory sender; returns the highest seq
+    /// that is gone.
+    ///
+    /// With a ring a volume that lacks a record (absent, suspended, failed) gets it from the log when it comes back, so
+    /// memory does not wait for it: the other volumes' writers go on until the log itself is full. Without a ring memory
+    /// is all there is.
     ///
     /// `keep_from`: lowest seq that a reader of memory still holds (reads being overlaid, senders, when memory is not short).
     pub fn retire(&mut self, keep_from: Seq) -> Seq {
-        let mut upto = self.applier.clean().min(keep_from.prev());
-        if let Log::Ring(w) = &self.log {
-            upto = upto.min(w.logged_head()).min(w.written_prefix());
-        }
+        let mut upto = match &self.log {
+            Log::Ring(w) => self.applier.applied().min(w.written_prefix()),
+            Log::NoRing(_) => self.applier.clean(),
+        };
+        upto = upto.min(keep_from.prev());
         if self.role == Role::Primary {
             upto = upto.min(self.gate.completed());
         }
@@ -351,5 +357,75 @@ impl<M: Memory> Node<M> {
             Log::Ring(w) => w.index.first().map_or(w.logged_head().next(), |m| m.first),
             Log::NoRing(_) => self.head().next(),
         }
+    }
+}
+
+#[cfg_attr(CONFIG_KUNIT, kernel::macros::kunit_tests(replicate_core_node))]
+#[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
+mod tests {
+    use super::*;
+    use crate::{
+        log::ring::{Index, Place, Ring},
+        node::apply::Apply,
+        units::{Bytes, Sector, VolumeId},
+    };
+
+    struct Small;
+
+    impl Memory for Small {
+        type Slots = [Slot; 4];
+        type Heads = [Seq; 1];
+        type Marks = [Mark; 2];
+    }
+
+    fn record(seq: Seq) -> Record {
+        Record {
+            seq,
+            op: Op::Write,
+            range: Range {
+                volume: VolumeId(0),
+                sector: Sector(0),
+                sectors: 8,
+            },
+            ..Record::default()
+        }
+    }
+
+    /// A primary after a crash: more is to be replayed than memory holds, and a volume is not there.
+    #[test]
+    fn replay_does_not_wait_for_an_absent_volume() {
+        let ring = Ring::new(Bytes(8 << 20), 4096, Place(0), Place(0));
+        let head = Seq(10);
+        let log = Log::Ring(Writer::new(
+            ring,
+            Index::new([Mark::default(); 2]),
+            head,
+            true,
+        ));
+        let start = Start {
+            role: Role::Primary,
+            applied: Seq::NONE,
+            chain: Chain(0),
+            head,
+        };
+        let mut node: Node<Small> = Node::new(
+            [Slot::default(); 4],
+            [Seq::NONE; 1],
+            log,
+            Positions::default(),
+            start,
+        );
+        for _ in 0..20 {
+            while let Some(seq) = node.wants_load() {
+                assert!(node.load(record(seq)));
+            }
+            if let Some(Apply::Round { .. }) = node.plan_apply() {
+                node.round_done(false);
+            }
+            node.retire(Seq(u64::MAX));
+        }
+        assert!(!node.is_replaying(), "replay stands still");
+        // The log keeps what the volume lacks.
+        assert_eq!(node.applier.clean(), Seq::NONE);
     }
 }

@@ -295,6 +295,48 @@ def scenario_flush_fails_and_the_cache_is_lost(lab):
     oracle.check(images, journals, require="acked-all")
 
 
+def scenario_one_of_two_volumes_is_not_there(lab):
+    """After a crash only one of two volumes is activated: its writers go on, far beyond what memory holds. After the
+    next crash only the other one is: it lacks nothing and has more to go past than memory holds. Nothing is lost."""
+    host = Host(lab.hosts[0], "primary", volumes=pair.volume_names(2), options="--pool 8M")
+    guest = host.guest
+    host.load()
+    host.format()
+    host.group_add()
+    host.create()
+    host.wait_active()
+    wanted = {}
+
+    def write(volume, mib, seed):
+        guest.sh(f"yes {seed}-{volume} | dd of={host.dev(volume)} bs=64k count={mib * 16} iflag=fullblock "
+                 "oflag=direct conv=fsync 2>&1", timeout=150)
+        wanted[volume] = host.sum(volume)
+
+    for volume in host.volumes:
+        write(volume, 2, "first")
+    guest.reset()
+    host.load()
+    host.group_add()
+    for volume, seed in zip(host.volumes, ("second", "third")):
+        host.create(volume)
+        host.wait(f"{volume} is active", lambda s, v=volume: pick(s["volumes"], v)["state"] == "active")
+        assert host.sum(volume) == wanted[volume], volume
+        # Three times the pool.
+        write(volume, 24, seed)
+        guest.reset()
+        host.load()
+        host.group_add()
+    host.create()
+    host.wait_active()
+    for volume in host.volumes:
+        assert host.sum(volume) == wanted[volume], volume
+
+
+scenario_one_of_two_volumes_is_not_there.guests = 1
+scenario_one_of_two_volumes_is_not_there.options = {
+    "disks": [{"srl": 128 * MIB, "data": 32 * MIB, "data2": 32 * MIB}]}
+
+
 def scenario_secondary_is_suspended(lab):
     """A suspended secondary stands still at one record in all its volumes; the primary goes on, in sync mode as far
     as the secondary's memory reaches; nothing is taken for lost, and all of it drains afterwards."""

@@ -272,6 +272,30 @@ impl World {
         Ok(())
     }
 
+    /// P9, P10: nothing happens any more unless something else fails, so every write has been taken, and has completed.
+    pub fn at_rest(&self, cfg: &Config) -> Check {
+        let Some(on) = &self.hosts[P].on else {
+            return Ok(());
+        };
+        if self.ghost.taken || on.node.log_failed() {
+            return Ok(());
+        }
+        if usize::from(self.ghost.script) < cfg.script.len() {
+            return broken(format!(
+                "P10: the application's step {} waits for ever",
+                self.ghost.script
+            ));
+        }
+        let open =
+            self.ghost.hist.iter().find(|r| {
+                r.seq > self.ghost.recovered && self.ghost.completed & (1 << wid(r)) == 0
+            });
+        match open {
+            Some(r) => broken(format!("P9: write {} never completes", wid(r))),
+            None => Ok(()),
+        }
+    }
+
     /// After a takeover: the image, what it contains, and that the old primary is refused.
     pub fn check_takeover(&self, cfg: &Config, end: Seq) -> Check {
         let s = &self.hosts[S];

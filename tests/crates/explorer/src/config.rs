@@ -88,6 +88,8 @@ pub struct Config {
     pub prefix: Vec<Ev>,
     /// Start so near the ring's end that the second batch wraps.
     pub wrap: bool,
+    /// Also checked: where nothing but a fault can happen any more, every write has completed.
+    pub live: bool,
 }
 
 impl Config {
@@ -114,6 +116,7 @@ impl Config {
         checkpoints: 1,
         ring_room: 8,
         wrap: false,
+        live: false,
         prefix: Vec::new(),
     };
 

@@ -52,6 +52,27 @@ pub enum Ev {
     TakeOverWrite,
 }
 
+impl Ev {
+    /// Something fails: nobody can count on it.
+    pub fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Ev::BatchFails(..)
+                | Ev::LogFlushFails(_)
+                | Ev::RoundFails(..)
+                | Ev::CopyFails(_)
+                | Ev::DataFlushFails(_)
+                | Ev::Cut(..)
+                | Ev::Reset(..)
+                | Ev::Drop(_)
+                | Ev::Lose(..)
+                | Ev::Double(..)
+                | Ev::GiveUp
+                | Ev::TakeOver
+        )
+    }
+}
+
 /// A host's name.
 pub fn side(s: usize) -> &'static str {
     if s == P {

@@ -123,6 +123,31 @@ fn local(long: bool) -> Vec<Config> {
             resets: long,
             ..run("local: devices fail", vec![w(0), fua(1), Op::Flush])
         },
+        Config {
+            // More than memory holds, and more than the log needs to give back.
+            errors: 1,
+            live: true,
+            fine: true,
+            volatile: false,
+            primary_crashes: 0,
+            checkpoints: 2,
+            ring_room: 16,
+            blocks: ONE,
+            prefix: vec![
+                Ev::Boot(P),
+                Ev::SuperblockDone(P),
+                Ev::App,
+                Ev::App,
+                Ev::App,
+                Ev::App,
+                Ev::Batch(P),
+                Ev::BatchDone(P, 0),
+            ],
+            ..run(
+                "local: a volume fails, others go on",
+                vec![w(0), w(0), w(0), w(0), w(0), w(0), w(0)],
+            )
+        },
     ];
     if long {
         v.push(Config {

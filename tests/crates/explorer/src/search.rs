@@ -352,12 +352,18 @@ pub fn exhaust(cfg: &Config, limit: usize) -> Report {
     let start = begin(cfg);
     seen.insert(key(&start));
     let mut report = Report::new();
-    let mut stack: Vec<(World, Vec<Ev>)> = Vec::new();
+    let mut stack: Vec<(World, Vec<Ev>, bool)> = Vec::new();
     let mut path: Vec<Ev> = Vec::new();
     let events = start.events(cfg);
-    stack.push((start, events));
-    while let Some((world, events)) = stack.last_mut() {
+    stack.push((start, events, false));
+    while let Some((world, events, moves)) = stack.last_mut() {
         let Some(ev) = events.pop() else {
+            if cfg.live && !*moves {
+                if let Err(b) = world.at_rest(cfg) {
+                    report.broken = Some((b.0, path));
+                    return report;
+                }
+            }
             stack.pop();
             path.pop();
             continue;
@@ -366,6 +372,7 @@ pub fn exhaust(cfg: &Config, limit: usize) -> Report {
         match world.after(cfg, ev) {
             Ok(None) => {}
             Ok(Some(next)) => {
+                *moves |= !ev.is_fault() && next != *world;
                 if seen.insert(key(&next)) {
                     report.states += 1;
                     if report.states >= limit {
@@ -375,7 +382,7 @@ pub fn exhaust(cfg: &Config, limit: usize) -> Report {
                     let events = next.events(cfg);
                     path.push(ev);
                     report.depth = report.depth.max(path.len());
-                    stack.push((next, events));
+                    stack.push((next, events, false));
                 }
             }
             Err(text) => {
