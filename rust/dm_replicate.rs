@@ -50,9 +50,6 @@ struct DmReplicate {
 
 impl kernel::Module for DmReplicate {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        if let Some(rule) = replicate_core::rules::left_out() {
-            pr_warn!("TEST BUILD, left out: {rule}. It loses data by design, never use it\n");
-        }
         let target = target::Registration::register(module)?;
         let control = control::Registration::new()?;
         pr_info!("loaded, log format 1, protocol 1\n");

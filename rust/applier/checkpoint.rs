@@ -37,7 +37,7 @@ impl Applier {
         let Some(begun) = self.group.inner.lock().node.checkpoint_begin() else {
             return false;
         };
-        if crate::memory::Node::must_flush_data() && !self.flush_data() {
+        if !self.flush_data() {
             return false;
         }
         let image = {

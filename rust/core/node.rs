@@ -41,7 +41,6 @@ use crate::{
         release::Gate,
         window::{Slot, Window},
     },
-    rules::{on, Rule},
     units::{Chain, Op, Range, Record, Seq},
 };
 use links::{LinkId, Positions};
@@ -172,11 +171,7 @@ impl<M: Memory> Node<M> {
         start: Start,
     ) -> Self {
         // Everything recovered may have been seen complete by the application of the former life.
-        let published = if on(Rule::DependsOnAfterRecovery) {
-            start.head
-        } else {
-            Seq::NONE
-        };
+        let published = start.head;
         Node {
             window: Window::new(slots, heads, start.applied, start.chain),
             log,

@@ -13,7 +13,6 @@
 //! | [`node`] | one group on one host: all of that together |
 //! | [`wire`] | the messages |
 //! | [`link`] | sender, handshake, states, region copies |
-//! | [`rules`] | the ordering rules by name |
 #![cfg_attr(not(any(test, CONFIG_RUST)), no_std)]
 #![forbid(unsafe_code)]
 #![deny(
@@ -40,7 +39,6 @@ pub mod lineage;
 pub mod log;
 pub mod node;
 pub mod record;
-pub mod rules;
 pub mod session;
 pub mod units;
 pub mod wire;

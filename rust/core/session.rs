@@ -9,8 +9,6 @@ pub mod resync;
 pub mod sender;
 pub mod state;
 
-use crate::rules::{on, Rule};
-
 /// Whether a message of session `theirs` belongs to the session `mine`.
 ///
 /// Without this rule an acknowledgement that was under way when a peer restarted would release writers
@@ -18,5 +16,5 @@ use crate::rules::{on, Rule};
 #[inline]
 #[must_use]
 pub fn same_session(mine: u64, theirs: u64) -> bool {
-    mine == theirs || !on(Rule::SessionIds)
+    mine == theirs
 }

@@ -81,6 +81,18 @@ pub(crate) fn scan(
                 Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
                 Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
             },
+            Want::Flush => {
+                srl.dev().flush_sync().map_err(|e| {
+                    Refusal::new(
+                        e,
+                        format_args!(
+                            "SRL {shown}: flush failed (error {}); nothing was changed",
+                            e.to_errno()
+                        ),
+                    )
+                })?;
+                scan.flushed();
+            }
             Want::Done(Outcome::Head { head, chain, place }) => {
                 return Ok(Scanned {
                     head,

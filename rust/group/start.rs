@@ -36,7 +36,6 @@ use replicate_core::{
     group::{self, Name},
     lineage::{self, Epoch},
     log::{
-        recovery::{self, Step},
         ring::Place,
         superblock::{LinkState, Superblock, Tail},
         writer::Writer,
@@ -124,18 +123,6 @@ impl Group {
             None => None,
         };
         let head = scanned.as_ref().map_or(facts.applied.seq, |s| s.head);
-        // What the scan found may live in a cache that survived a reset: durable first, believed after.
-        if matches!(Step::first(), Step::Flush) {
-            srl.dev().flush_sync().map_err(|e| {
-                Refusal::new(
-                    e,
-                    format_args!(
-                        "SRL {shown}: flush failed (error {}); nothing was changed",
-                        e.to_errno()
-                    ),
-                )
-            })?;
-        }
         write_superblock(&srl, &config, &facts, role, head, first_life)?;
         let group = build(config, srl, &facts, role, head, scanned)?;
         group.spawn()?;
@@ -267,23 +254,21 @@ fn write_superblock(
         });
         sb.set_clean(false);
         if role == Role::Primary && srl.ring_bytes().is_some() {
-            if let Some(first) = recovery::new_epoch(head) {
-                sb.push_epoch(Epoch {
-                    id,
-                    first,
-                    host: sb.host(),
-                    reason: if first_life {
-                        lineage::Reason::Created
-                    } else {
-                        lineage::Reason::Recovered
-                    },
-                    time_ns: clock::wall_ns(),
-                    index: 0,
-                })
-                .map_err(|e| {
-                    Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str()))
-                })?;
-            }
+            sb.push_epoch(Epoch {
+                id,
+                first: head.next(),
+                host: sb.host(),
+                reason: if first_life {
+                    lineage::Reason::Created
+                } else {
+                    lineage::Reason::Recovered
+                },
+                time_ns: clock::wall_ns(),
+                index: 0,
+            })
+            .map_err(|e| {
+                Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str()))
+            })?;
             let commit = sb.lineage().position(head).unwrap_or_default();
             sb.set_commit(commit);
             cut_links(sb, head);
@@ -299,9 +284,7 @@ fn write_superblock(
 fn cut_links(sb: &mut Superblock, head: Seq) {
     for slot in 0..MAX_LINKS {
         if let Some(mut link) = sb.link(slot) {
-            if link.position.seq > head
-                && replicate_core::rules::on(replicate_core::rules::Rule::CutPositions)
-            {
+            if link.position.seq > head {
                 link.position = sb.lineage().position(head).unwrap_or_default();
                 let _ = sb.set_link(slot, Some(&link));
             }

@@ -23,7 +23,6 @@ use kernel::{prelude::*, str::CString, sync::Arc};
 use replicate_core::{
     group::{self, Replica},
     lineage::{Epoch, Reason},
-    log::recovery,
     node::{links::MAX_LINKS, Log, Role},
     units::{EpochId, Seq},
 };
@@ -90,21 +89,19 @@ impl Group {
         self.present_in(&mut room);
         let table = self.srl.update(|sb| {
             sb.set_role(group::Role::Primary);
-            if let Some(first) = recovery::new_epoch(end) {
-                let before = sb.lineage().position(end).unwrap_or_default();
-                sb.push_epoch(Epoch {
-                    id,
-                    first,
-                    host: sb.host(),
-                    reason: Reason::TookOver,
-                    time_ns: clock::wall_ns(),
-                    index: 0,
-                })
-                .map_err(|e| Refusal::new(EINVAL, format_args!("group {name}: {e}")))?;
-                if !ring {
-                    // Writes will leave no record: everything since here may differ.
-                    sb.set_unlogged(Some(before));
-                }
+            let before = sb.lineage().position(end).unwrap_or_default();
+            sb.push_epoch(Epoch {
+                id,
+                first: end.next(),
+                host: sb.host(),
+                reason: Reason::TookOver,
+                time_ns: clock::wall_ns(),
+                index: 0,
+            })
+            .map_err(|e| Refusal::new(EINVAL, format_args!("group {name}: {e}")))?;
+            if !ring {
+                // Writes will leave no record: everything since here may differ.
+                sb.set_unlogged(Some(before));
             }
             sb.set_commit(sb.lineage().position(end).unwrap_or_default());
             sb.set_consistent(false);

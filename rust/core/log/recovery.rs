@@ -13,8 +13,9 @@
 //! record, makes it corruption. Then the scan says so and the caller stops; records are never skipped.
 //!
 //! The caller reads and parses; this machine decides. What the scan accepted is not durable yet: it may
-//! live in a cache that survived a reset. The order of what follows is the caller's to execute, one by
-//! one: **scan, flush the log device, superblock with the new epoch, replay, accept writes** ([`Step`]).
+//! live in a cache that survived a reset. So the machine asks for a flush of the log device
+//! ([`Want::Flush`]) before it names the end. What follows is the caller's to execute, one by one:
+//! **superblock with the new epoch, replay, accept writes**.
 
 use crate::{
     lineage::Lineage,
@@ -24,7 +25,6 @@ use crate::{
         ring::{Place, Ring},
         writer::MAX_IN_FLIGHT,
     },
-    rules::{on, Rule},
     units::{Bytes, Chain, EpochId, Seq},
 };
 
@@ -38,6 +38,8 @@ pub enum Want {
     Batch(Expected),
     /// Any valid batch header of the epoch that lies here, of a seq above the expected one.
     Evidence(Expected),
+    /// A flush of the log device: what a reset left in its cache becomes durable before anybody believes it.
+    Flush,
     /// Nothing more.
     Done(Outcome),
 }
@@ -128,20 +130,11 @@ impl Epochs for Lineage<'_> {
     }
 }
 
-/// First seq of the epoch that a primary begins after a crash, or at a takeover, that left it with `head`.
-///
-/// The superblock that names the epoch is durable before a record of it is written or sent, and before a
-/// volume takes writes. Trace X1 without it: the peer holds a record that the primary lost, and takes
-/// the next one of the same number for a duplicate. `None` only in that mutation.
-#[must_use]
-pub fn new_epoch(head: Seq) -> Option<Seq> {
-    on(Rule::NewEpoch).then(|| head.next())
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Next { wrapped: bool },
     Evidence { at: Place, end: Place, lap2: bool },
+    Flush(Outcome),
     Done(Outcome),
 }
 
@@ -190,6 +183,7 @@ impl Scan {
         match self.state {
             State::Next { wrapped } => Want::Batch(at(self.looking_at(wrapped))),
             State::Evidence { at: place, .. } => Want::Evidence(at(place)),
+            State::Flush(_) => Want::Flush,
             State::Done(outcome) => Want::Done(outcome),
         }
     }
@@ -240,7 +234,7 @@ impl Scan {
                     self.end();
                 }
             }
-            State::Done(_) => {}
+            State::Flush(_) | State::Done(_) => {}
         }
     }
 
@@ -251,6 +245,13 @@ impl Scan {
             self.proven = self.proven.max(found.durable);
         }
         self.reject();
+    }
+
+    /// The log device was flushed as [`Want::Flush`] asked.
+    pub fn flushed(&mut self) {
+        if let State::Flush(outcome) = self.state {
+            self.state = State::Done(outcome);
+        }
     }
 
     fn evidence_end(&self, from: Place) -> Place {
@@ -269,52 +270,19 @@ impl Scan {
     }
 
     fn end(&mut self) {
-        self.state = State::Done(if self.proven >= self.expected {
-            Outcome::Corrupt {
+        self.state = if self.proven >= self.expected {
+            State::Done(Outcome::Corrupt {
                 missing: self.expected,
                 proven: self.proven,
                 place: self.place,
-            }
+            })
         } else {
-            Outcome::Head {
+            let end = Outcome::Head {
                 head: self.expected.prev(),
                 chain: self.chain,
                 place: self.place,
-            }
-        });
-    }
-}
-
-/// What recovery does after the scan, in this order and no other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Flush the log device: what a reset left in its cache becomes durable before anybody believes it.
-    Flush,
-    /// Write the superblock: a primary's new epoch, link positions cut to the head.
-    Superblock,
-    /// Apply what the checkpoint did not cover.
-    Replay,
-    /// Accept I/O.
-    Open,
-}
-
-impl Step {
-    /// The first step.
-    pub fn first() -> Step {
-        if on(Rule::RecoveryFlush) {
-            Step::Flush
-        } else {
-            Step::Superblock
-        }
-    }
-
-    /// The step after this one.
-    #[must_use]
-    pub fn next(self) -> Step {
-        match self {
-            Step::Flush => Step::Superblock,
-            Step::Superblock => Step::Replay,
-            Step::Replay | Step::Open => Step::Open,
-        }
+            };
+            State::Flush(end)
+        };
     }
 }

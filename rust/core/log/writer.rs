@@ -24,7 +24,6 @@ use crate::{
         window::{Slot, Window},
         Store,
     },
-    rules::{on, Rule},
     units::{Bytes, Chain, Record, Seq},
 };
 
@@ -201,7 +200,7 @@ impl<I: Store<Mark>> Writer<I> {
 
     /// Nothing below `first` can be lost any more.
     fn stands_on_durable(&self, first: Seq) -> bool {
-        self.commit == first.prev() || !on(Rule::FuaOnDurableGround)
+        self.commit == first.prev()
     }
 
     /// The log write `id` ended.
@@ -237,7 +236,7 @@ impl<I: Store<Mark>> Writer<I> {
                 self.written = f.last;
             }
         }
-        if !self.volatile || !on(Rule::CommitIsFlushed) {
+        if !self.volatile {
             self.commit = self.written;
         }
     }

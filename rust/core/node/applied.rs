@@ -17,7 +17,6 @@ use crate::{
         window::{Slot, Window},
         Store,
     },
-    rules::{on, Rule},
     units::{Op, Record, Seq},
 };
 
@@ -95,7 +94,7 @@ impl Applier {
             if !allow(&record) {
                 break;
             }
-            if on(Rule::OverlapOrder) && !supersede(window, &record, start, may_supersede) {
+            if !supersede(window, &record, start, may_supersede) {
                 break;
             }
             last = last.next();

@@ -9,10 +9,7 @@
 //! W2(b1, depends on W1) applied, power cut keeps only b1.
 
 use super::{Log, Memory, Node, Role};
-use crate::{
-    rules::{on, Rule},
-    units::{Record, Seq},
-};
+use crate::units::{Record, Seq};
 
 /// What the applier must do before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,12 +37,10 @@ impl<M: Memory> Node<M> {
     /// Highest seq that may be applied by the rules of the role.
     pub fn apply_limit(&self) -> Seq {
         let mut limit = self.window.head();
-        if on(Rule::WriteAhead) {
-            if let Log::Ring(w) = &self.log {
-                limit = limit.min(w.commit_point());
-            }
+        if let Log::Ring(w) = &self.log {
+            limit = limit.min(w.commit_point());
         }
-        if self.role == Role::Secondary && on(Rule::ApplyBelowPeerCommit) {
+        if self.role == Role::Secondary {
             limit = limit.min(self.peer_commit);
         }
         if let Some(q) = self.quiesce {
@@ -64,7 +59,7 @@ impl<M: Memory> Node<M> {
         let mut needs = Seq::NONE;
         if let Log::NoRing(n) = &mut self.log {
             may_supersede = false;
-            if let Some(to) = n.redo.filter(|_| on(Rule::AtomicRedo)) {
+            if let Some(to) = n.redo {
                 // Nothing is redone before all of it is here, and the flag durable.
                 if self.window.head() < to || limit < to {
                     return None;
@@ -89,18 +84,14 @@ impl<M: Memory> Node<M> {
         }
         let in_redo = matches!(&self.log, Log::NoRing(n) if n.redo.is_some());
         let no_ring = matches!(&self.log, Log::NoRing(_)) && self.role == Role::Secondary;
-        let base = if on(Rule::DependsOnDurable) {
-            self.applier.flushed()
-        } else {
-            self.applier.applied()
-        };
+        let base = self.applier.flushed();
         let copies = &self.copies;
         let allow = |r: &Record| {
             if copies.block(r) {
                 return false;
             }
             // A redo was declared: a crash in it makes the replica inconsistent, so order need not be kept inside.
-            if no_ring && !in_redo && on(Rule::DependsOn) && r.depends_on > base {
+            if no_ring && !in_redo && r.depends_on > base {
                 needs = r.depends_on;
                 return false;
             }

@@ -14,7 +14,6 @@
 use super::{links::LinkId, Log, Memory, Node, Role};
 use crate::{
     log::{batch::worst_case_bytes, ring::Mark},
-    rules::{on, Rule},
     units::{Bytes, Chain, Seq, MAX_RECORD_BYTES},
 };
 
@@ -81,10 +80,8 @@ impl<M: Memory> Node<M> {
 
     /// A data device failed a write or a flush: everything since its last good flush is to be written again.
     pub fn data_device_failed(&mut self) {
-        if on(Rule::DeviceFailurePins) {
-            self.applier.device_failed();
-            self.copies.device_failed();
-        }
+        self.applier.device_failed();
+        self.copies.device_failed();
     }
 
     /// What the superblock must say now.
@@ -178,10 +175,5 @@ impl<M: Memory> Node<M> {
         let id = self.positions.most_behind()?;
         let behind = self.positions.get(id)?;
         (behind.may_be_given_up() && behind.kept < self.applier.clean()).then_some(id)
-    }
-
-    /// Whether the caller must flush the data devices in a checkpoint: always, but in a mutation.
-    pub fn must_flush_data() -> bool {
-        on(Rule::CheckpointFlush)
     }
 }

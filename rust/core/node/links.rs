@@ -6,11 +6,7 @@
 //! space. A data ack above the commit point neither frees nor persists: after a crash the primary would
 //! not know the record it claims.
 
-use crate::{
-    group::Mode,
-    rules::{on, Rule},
-    units::Seq,
-};
+use crate::{group::Mode, units::Seq};
 
 /// Links in a group at most.
 pub const MAX_LINKS: usize = 32;
@@ -171,7 +167,7 @@ impl Positions {
         if l.in_sync || l.mode == Mode::Async || l.needs_sync || l.syncing {
             return false;
         }
-        if l.level() >= l.closing.unwrap_or(head) || (near && !on(Rule::ClosesIn)) {
+        if l.level() >= l.closing.unwrap_or(head) {
             l.in_sync = true;
             l.closing = None;
         } else if near && l.closing.is_none() {
@@ -218,9 +214,6 @@ impl Positions {
 
     /// After a crash nothing above `head` was ever told to anybody by this history.
     pub fn cut(&mut self, head: Seq) {
-        if !on(Rule::CutPositions) {
-            return;
-        }
         for l in self.links.iter_mut().flatten() {
             l.kept = l.kept.min(head);
         }
@@ -260,14 +253,8 @@ impl Positions {
 impl Position {
     /// The data ack as far as this host cannot lose what it acknowledges.
     fn settled(&self, commit: Seq) -> Seq {
-        let data = if on(Rule::TailOnDataAck) {
-            self.logged
-        } else {
-            self.received
-        };
-        // Without the rule a position is a bare number, believed whatever this host still loses.
-        let bound = if on(Rule::CutPositions) { commit } else { data };
-        self.kept.max(data.min(bound))
+        let data = self.logged;
+        self.kept.max(data.min(commit))
     }
 
     /// Whether the log may be taken from it when it is full. Not while writers wait for it anyway, and not in

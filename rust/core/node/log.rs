@@ -5,7 +5,6 @@
 use super::{Log, Memory, Node, Role};
 use crate::{
     log::{recovery::Epochs, writer::Plan},
-    rules::{on, Rule},
     units::Seq,
 };
 
@@ -106,7 +105,7 @@ impl<M: Memory> Node<M> {
             return false;
         }
         // After recovery everything recovered is durable, whatever it was published as.
-        if self.commit() >= target || !on(Rule::AppFlushWaits) {
+        if self.commit() >= target {
             return true;
         }
         self.demand(target);

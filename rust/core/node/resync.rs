@@ -11,7 +11,6 @@
 
 use super::{Memory, Node};
 use crate::{
-    rules::{on, Rule},
     session::resync::MAX_OUTSTANDING,
     units::{Range, Record, Seq},
 };
@@ -136,12 +135,11 @@ impl<M: Memory> Node<M> {
         }
         // A later overlapping record that is already on its way to the volume must not be overwritten.
         let submitted = self.applier.submitted();
-        let overtaken = on(Rule::CopyBeforeLater)
-            && (copy.after < self.window.base()
-                || self
-                    .window
-                    .newest_overlap(&copy.range, copy.after, submitted)
-                    .is_some());
+        let overtaken = copy.after < self.window.base()
+            || self
+                .window
+                .newest_overlap(&copy.range, copy.after, submitted)
+                .is_some();
         if !c.syncing || overtaken {
             return false;
         }

@@ -6,7 +6,6 @@ use super::{Log, Memory, NoRing, Node, Role};
 use crate::{
     log::ring::Place,
     node::window::Placed,
-    rules::{on, Rule},
     units::{Bytes, Chain, Record, Seq},
 };
 
@@ -60,11 +59,7 @@ impl<M: Memory> Node<M> {
         let applied = self.applier.clean();
         match &self.log {
             Log::Ring(w) => {
-                let logged = if on(Rule::FlushBeforeDataAck) {
-                    w.commit_point()
-                } else {
-                    w.written_prefix()
-                };
+                let logged = w.commit_point();
                 Acks {
                     received: self.head(),
                     logged,
@@ -72,13 +67,7 @@ impl<M: Memory> Node<M> {
                 }
             }
             Log::NoRing(n) => {
-                let durable = if !on(Rule::FlushBeforeDataAck) {
-                    applied
-                } else if on(Rule::AckBelowSuperblock) {
-                    n.durable
-                } else {
-                    self.applier.flushed()
-                };
+                let durable = n.durable;
                 Acks {
                     received: self.head(),
                     logged: durable,
@@ -113,9 +102,6 @@ impl<M: Memory> Node<M> {
     ///
     /// Returns `false` when records above `fork` were applied: the caller must have refused before.
     pub fn truncate(&mut self, fork: Seq, place: Option<Place>) -> bool {
-        if !on(Rule::TruncateAtFork) {
-            return true;
-        }
         if self.applied_bound() > fork {
             return false;
         }

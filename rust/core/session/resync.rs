@@ -15,10 +15,7 @@
 //!
 //! A region is one extent, so that one look into one bucket answers R1. One region is read at a time.
 
-use crate::{
-    rules::{on, Rule},
-    units::{Range, Sector, Seq, VolumeId, EXTENT_SECTORS},
-};
+use crate::units::{Range, Sector, Seq, VolumeId, EXTENT_SECTORS};
 
 /// Copies sent and not reported durable yet, at most: what the peer has room for.
 pub const MAX_OUTSTANDING: usize = 4;
@@ -138,15 +135,11 @@ impl Copies {
         }
     }
 
-    /// Reading ended when the commit point was `commit` and the last record sent was `last`.
-    pub fn done_reading(&mut self, commit: Seq, last: Seq) {
+    /// Reading ended when the commit point was `commit`.
+    pub fn done_reading(&mut self, commit: Seq) {
         if let Stage::Reading { after } = self.stage {
             self.stage = Stage::Read { after };
-            self.last_commit = Some(if on(Rule::SyncEndsAtCommit) {
-                commit
-            } else {
-                after.min(last)
-            });
+            self.last_commit = Some(commit);
         }
     }
 
@@ -233,10 +226,5 @@ impl Copies {
     /// Volume and sector up to which the copies are durable at the peer: what the superblock may say.
     pub fn cursor(&self) -> (VolumeId, Sector) {
         self.durable
-    }
-
-    /// Whether a copy may be read from memory: never, but in a mutation.
-    pub fn may_read_memory() -> bool {
-        !on(Rule::CopyFromVolume)
     }
 }

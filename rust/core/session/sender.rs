@@ -10,7 +10,6 @@
 use super::resync::{Copies, CopyItem};
 use crate::{
     group::Mode,
-    rules::{on, Rule},
     units::{Bytes, Record, Seq},
 };
 
@@ -102,16 +101,14 @@ impl Sender {
             if let Some(item) = c.read() {
                 return Send::Copy(item);
             }
-            if let Some(item) = c.reading() {
-                // While a region is read nothing overtakes it (R2).
-                if on(Rule::CopyBeforeLater) {
-                    return self.commit_only(commit);
-                }
-                let _ = item;
-            } else if let Some(item) = c.wanted(last) {
+            // While a region is read nothing overtakes it (R2).
+            if c.reading().is_some() {
+                return self.commit_only(commit);
+            }
+            if let Some(item) = c.wanted(last) {
                 if self.has_credit(item.range.bytes().0) {
                     // What was sent must be on the volume before the region is read from it (R1).
-                    if lacks(&item, last) && on(Rule::CopyAfterWrites) {
+                    if lacks(&item, last) {
                         return self.commit_only(commit);
                     }
                     return Send::ReadCopy(item);
@@ -183,9 +180,8 @@ impl Sender {
 
     /// It was read, when the commit point was `commit`.
     pub fn copy_read(&mut self, commit: Seq) {
-        let last = self.sent;
         if let Some(c) = &mut self.copies {
-            c.done_reading(commit, last);
+            c.done_reading(commit);
         }
     }
 

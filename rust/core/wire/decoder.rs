@@ -7,7 +7,7 @@
 //! it compares itself. After any error the stream means nothing any more: drop the connection.
 
 use super::{Header, Kind, Message, WireError, HEADER_BYTES};
-use crate::group::Role;
+use crate::{group::Role, session::same_session};
 
 /// What a header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Decoder {
     /// Takes a header.
     pub fn header(&self, bytes: &[u8; HEADER_BYTES]) -> Result<Incoming, WireError> {
         let header = Header::decode(bytes)?;
-        if header.envelope.session != self.session {
+        if !same_session(self.session, header.envelope.session) {
             return Ok(Incoming::OtherSession(header));
         }
         if !self.allows(header.kind) {

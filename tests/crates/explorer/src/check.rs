@@ -3,9 +3,8 @@
 //! The promises, checked in every state: not only what is, but what a power cut now would leave.
 
 use replicate_core::{
-    log::recovery::{new_epoch, Outcome},
+    log::recovery::Outcome,
     node::Log,
-    rules::Rule,
     session::meet::{Verdict, Why as Reason},
     units::{Record, Seq},
 };
@@ -330,9 +329,8 @@ impl World {
         };
         let received = cfg.mode == replicate_core::group::Mode::Received;
         // What completed in-sync in the history that the replica followed: the primary's, as of the last of
-        // its recoveries that the replica has learnt of. The newest epoch is the takeover's own, if it began one.
-        let own = usize::from(new_epoch(end).is_some());
-        let known = s.sb.line.iter().rev().nth(own).map_or(0, |e| e.0);
+        // its recoveries that the replica has learnt of. The newest epoch is the takeover's own.
+        let known = s.sb.line.iter().rev().nth(1).map_or(0, |e| e.0);
         let unheard = self.ghost.pasts.iter().find(|p| p.epoch > known);
         let synced = unheard.map_or(self.ghost.synced, |p| p.synced);
         if end < synced && !(received && self.ghost.forgot) {
@@ -350,9 +348,7 @@ impl World {
         let head = old.durable_head().unwrap_or_default();
         for recovered in [false, true] {
             if recovered {
-                if let Some(first) = new_epoch(head) {
-                    old.sb.line.push((200, first.0));
-                }
+                old.sb.line.push((200, head.next().0));
             }
             match self.judgement(&old, &self.hosts[S], head, Seq(1)) {
                 Verdict::Refuse(Reason::Forked | Reason::PeerAhead | Reason::Unrelated) => {}
@@ -376,9 +372,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// The rule's name for a test's report.
-pub fn rule_name(rule: Rule) -> String {
-    format!("{rule:?}")
 }

@@ -121,6 +121,8 @@ pub struct Found {
     pub records: Vec<Record>,
     /// Chain value before the first record.
     pub chain: Chain,
+    /// The scan asks for a flush of the log device.
+    pub flush: bool,
 }
 
 impl Found {
@@ -315,7 +317,7 @@ impl LogDev {
         let ring = self.ring(tail.place);
         let lineage = Line(line);
         let mut scan = Scan::new(ring, tail.first, tail.chain, commit);
-        let (mut marks, mut records) = (Vec::new(), Vec::new());
+        let (mut marks, mut records, mut flush) = (Vec::new(), Vec::new(), false);
         loop {
             match scan.want(&lineage) {
                 Want::Batch(e) => {
@@ -342,12 +344,18 @@ impl LogDev {
                     }
                     _ => scan.reject(),
                 },
+                // Whoever only looks does not flush.
+                Want::Flush => {
+                    flush = true;
+                    scan.flushed();
+                }
                 Want::Done(outcome) => {
                     return Found {
                         outcome,
                         marks,
                         records,
                         chain: tail.chain,
+                        flush,
                     };
                 }
             }

@@ -13,7 +13,7 @@ use std::{
 
 use replicate_core::{
     log::{
-        recovery::{new_epoch, Outcome, Step},
+        recovery::Outcome,
         ring::{Index, Mark},
         writer::{Writer, MAX_IN_FLIGHT},
     },
@@ -216,7 +216,7 @@ impl Host {
             head,
             place,
         });
-        if Step::first() == Step::Flush {
+        if found.flush {
             self.log.flush();
         }
         if !self.sb.primary {
@@ -224,9 +224,7 @@ impl Host {
             return Ok(());
         }
         let mut sb = self.sb.clone();
-        if let Some(first) = new_epoch(head) {
-            sb.line.push((epoch, first.0));
-        }
+        sb.line.push((epoch, head.next().0));
         sb.commit = head;
         let mut p = Positions::default();
         p.set(LINK, cfg.mode, sb.kept);

@@ -8,7 +8,7 @@ use replicate_core::{
     node::{resync::Copy, secondary::Acks, Log},
     session::{
         meet::{judge, Peer as Stated, Primary, Verdict},
-        resync::{Copies, CopyItem},
+        resync::CopyItem,
         same_session,
         sender::Send,
     },
@@ -18,7 +18,7 @@ use replicate_core::{
 use crate::{
     config::Config,
     disk::{epoch_id, Epoch},
-    host::{blocks_of, wid, writes_of, Host, Writes, LINK},
+    host::{blocks_of, writes_of, Host, Writes, LINK},
     world::{broken, Step, World, P, S},
 };
 
@@ -167,20 +167,9 @@ impl World {
 
     fn read_region(&self, cfg: &Config, item: &CopyItem) -> Writes {
         let h = &self.hosts[P];
-        let on = h.on();
-        let newest = |b: usize| {
-            let seq = on
-                .node
-                .window
-                .newest_overlap(&cfg.range(b, 1), Seq::NONE, Seq(u64::MAX))?;
-            Some(wid(&on.node.window.get(seq)?.record))
-        };
         blocks_of(cfg, &item.range)
             .into_iter()
-            .map(|b| {
-                let memory = newest(b).filter(|_| Copies::may_read_memory());
-                (b, memory.unwrap_or_else(|| h.vols[b].current()))
-            })
+            .map(|b| (b, h.vols[b].current()))
             .collect()
     }
 

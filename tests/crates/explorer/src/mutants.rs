@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! For every rule the run that must break without it, led to where that shows soon.
+//! For every rule of `mutations.toml` the run that must break without it, led to where that shows soon.
 
-use replicate_core::{group::Mode, rules::Rule};
+use replicate_core::group::Mode;
 
 use crate::{
     config::{fua, w, Config, Op},
@@ -11,8 +11,8 @@ use crate::{
     world::{P, S},
 };
 
-/// The run that breaks when `rule` is left out.
-pub fn mutation(rule: Rule) -> Config {
+/// The run that breaks when `rule` is left out. Panics when there is no such rule.
+pub fn mutation(rule: &str) -> Config {
     // One write is on the primary's volumes and sent; P: log write, its end, flush (at once).
     let logged = |s: usize| [Ev::Batch(s), Ev::BatchDone(s, 0), Ev::LogFlush(s)];
     let with = |mut first: Vec<Ev>, then: &[Ev]| {
@@ -31,17 +31,17 @@ pub fn mutation(rule: Rule) -> Config {
         ..calm(c)
     };
     match rule {
-        Rule::WriteAhead => run("A1", vec![w(0)]),
-        Rule::RecoveryFlush => run("A2", vec![w(0)]),
-        Rule::NewEpoch => Config {
+        "WriteAhead" => run("A1", vec![w(0)]),
+        "RecoveryFlush" => run("A2", vec![w(0)]),
+        "NewEpoch" => Config {
             prefix: connected(),
             ..ring("X1", vec![w(0), w(1)])
         },
-        Rule::TruncateAtFork => Config {
+        "TruncateAtFork" => Config {
             prefix: connected(),
             ..ring("X2", vec![w(0), w(1)])
         },
-        Rule::CutPositions => Config {
+        "CutPositions" => Config {
             checkpoints: 2,
             resets: false,
             // W1 is committed and applied, W2 is on its way to the log; the peer has logged both and said so.
@@ -71,35 +71,35 @@ pub fn mutation(rule: Rule) -> Config {
             ),
             ..ring("X19", vec![w(0), w(1), w(0), w(1)])
         },
-        Rule::CommitIsFlushed => run("X4", vec![w(0)]),
-        Rule::FuaOnDurableGround => run("FUA", vec![w(0), fua(1)]),
-        Rule::ApplyBelowPeerCommit => ring("X3", vec![w(0)]),
-        Rule::CheckpointFlush => run("X5", vec![w(0)]),
-        Rule::DeviceFailurePins => Config {
+        "CommitIsFlushed" => run("X4", vec![w(0)]),
+        "FuaOnDurableGround" => run("FUA", vec![w(0), fua(1)]),
+        "ApplyBelowPeerCommit" => ring("X3", vec![w(0)]),
+        "CheckpointFlush" => run("X5", vec![w(0)]),
+        "DeviceFailurePins" => Config {
             errors: 1,
             checkpoints: 2,
             ..run("failed flush", vec![w(0)])
         },
-        Rule::TailOnDataAck => calm(Config {
+        "TailOnDataAck" => calm(Config {
             checkpoints: 2,
             ..ring("X6", vec![w(0), w(1)])
         }),
-        Rule::OverlapOrder => Config {
+        "OverlapOrder" => Config {
             blocks: ONE,
             ..run("Y10/X9", vec![w(0), w(0)])
         },
-        Rule::FlushBeforeDataAck => calm(Config {
+        "FlushBeforeDataAck" => calm(Config {
             checkpoints: 2,
             ..ring("X14", vec![w(0), w(1)])
         }),
-        Rule::AppFlushWaits => run("X15", vec![w(0), Op::Flush]),
-        Rule::DependsOn => calm(no_ring("Y7", vec![w(0), w(1)])),
-        Rule::DependsOnDurable => calm(no_ring("Y8", vec![w(0), w(1)])),
-        Rule::DependsOnAfterRecovery => Config {
+        "AppFlushWaits" => run("X15", vec![w(0), Op::Flush]),
+        "DependsOn" => calm(no_ring("Y7", vec![w(0), w(1)])),
+        "DependsOnDurable" => calm(no_ring("Y8", vec![w(0), w(1)])),
+        "DependsOnAfterRecovery" => Config {
             prefix: with(connected(), &with(vec![Ev::App], &logged(P))),
             ..no_ring("Y11", vec![w(0), w(1)])
         },
-        Rule::AtomicRedo => calm(Config {
+        "AtomicRedo" => calm(Config {
             secondary_crashes: 1,
             resets: false,
             // W1, W2 and W3, one after the other, are committed on the primary and sent.
@@ -123,11 +123,11 @@ pub fn mutation(rule: Rule) -> Config {
             ),
             ..no_ring("A5", vec![w(0), w(0), w(1)])
         }),
-        Rule::AckBelowSuperblock => calm(Config {
+        "AckBelowSuperblock" => calm(Config {
             checkpoints: 2,
             ..no_ring("A4", vec![w(0), w(1)])
         }),
-        Rule::SessionIds => calm(Config {
+        "SessionIds" => calm(Config {
             queue: 2,
             stale: true,
             mode: Mode::Received,
@@ -137,19 +137,20 @@ pub fn mutation(rule: Rule) -> Config {
             blocks: ONE,
             ..ring("H13", vec![w(0)])
         }),
-        Rule::CopyAfterWrites => {
+        "CopyAfterWrites" => {
             let mut c = sync(ring("R1", vec![w(0)]));
             // W1 is committed, but not on the volume, when the sync starts.
             let at = 2;
             c.prefix.splice(at..at, with(vec![Ev::App], &logged(P)));
             c
         }
-        Rule::CopyBeforeLater => sync(ring("R2", vec![w(0)])),
-        Rule::CopyFromVolume => sync(ring("R3", vec![w(0)])),
-        Rule::SyncEndsAtCommit => sync(ring("R4", vec![w(0)])),
-        Rule::ClosesIn => calm(Config {
+        "CopyBeforeLater" => sync(ring("R2", vec![w(0)])),
+        "CopyFromVolume" => sync(ring("R3", vec![w(0)])),
+        "SyncEndsAtCommit" => sync(ring("R4", vec![w(0)])),
+        "ClosesIn" => calm(Config {
             mode: Mode::Received,
             ..ring("closing in", vec![w(0), w(1)])
         }),
+        _ => panic!("no run for the rule {rule}"),
     }
 }

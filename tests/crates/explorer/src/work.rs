@@ -5,7 +5,6 @@
 use std::rc::Rc;
 
 use replicate_core::{
-    log::recovery::new_epoch,
     node::{apply::Apply, Log},
     units::Seq,
 };
@@ -14,7 +13,7 @@ use crate::{
     config::Config,
     disk::{Batch, Line},
     event::Ev,
-    host::{writes_of, Host, Node, Why, LINK},
+    host::{writes_of, Host, Why, LINK},
 };
 
 impl Host {
@@ -225,9 +224,7 @@ impl Host {
         let on = self.on.as_mut().expect("host is up");
         let begun = on.checkpoint.take().expect("begun");
         for b in &mut self.vols {
-            if Node::must_flush_data() {
-                b.flush_ends();
-            }
+            b.flush_ends();
             b.marked = 0;
         }
         let Some(flushed) = on.node.checkpoint_flushed(begun) else {
@@ -277,10 +274,8 @@ impl Host {
     pub fn take_over(&mut self, end: Seq, epoch: u8) {
         let mut sb = self.sb.clone();
         sb.primary = true;
-        if let Some(first) = new_epoch(end) {
-            sb.line.retain(|e| e.1 <= first.0);
-            sb.line.push((epoch, first.0));
-        }
+        sb.line.retain(|e| e.1 <= end.next().0);
+        sb.line.push((epoch, end.next().0));
         sb.commit = end;
         self.pending = Some((sb, Why::TakeOver(end)));
     }

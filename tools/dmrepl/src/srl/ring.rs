@@ -215,6 +215,8 @@ impl<'d> Reader<'d> {
         let mut scan = Scan::new(ring, tail.seq, tail.chain, superblock.commit().seq);
         loop {
             match scan.want(&epochs) {
+                // It only looks: what the device holds is enough for that.
+                Want::Flush => scan.flushed(),
                 Want::Done(outcome) => return Ok(outcome),
                 Want::Batch(expected) => match self.expected(&expected)? {
                     Some(batch) => {
