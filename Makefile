@@ -19,9 +19,9 @@ help:
 
 #: make                   build dm_replicate.ko for KDIR= (default: the running kernel)
 #: make modules_install   install it there
-#: make demo              two hosts in QEMU: replicate, pull the plug, take over, compare (root)
+#: make demo              two hosts in QEMU: replicate, cut the power, take over, compare (root)
 #: make test              every test; closing line: N passed, N failed, N skipped (root)
-#: make lint              formatting, clippy, the house's rules, generated files
+#: make lint              formatting, clippy, layers, generated files
 #: make lab               two hosts in QEMU with a shell on each (root)
 #: make bench             side by side with raw disk, NVMe/TCP and DRBD (root)
 #: make test-crash        more kills and a longer exploration (root)

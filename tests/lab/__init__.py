@@ -6,7 +6,7 @@
         a, b = lab.guests(2)
         rc, out = a.run("uname -r")
 
-Everything here runs inside the build root (scripts/in-root). Rooms: paths, image (what a guest
-boots), accel (KVM or not), wire (cables), disk, agent and qmp (the channels), guest, dmesg, lab,
+Everything here runs inside the build root (scripts/in-root). Modules: paths, image (what a guest
+boots), accel (KVM or not), wire (the network), disk, agent and qmp (the channels), guest, dmesg, lab,
 runner (scenarios), shell (make lab).
 """

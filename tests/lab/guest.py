@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """One guest: a QEMU process, its disks, its console, and the channel to its agent.
 
-`kill` pulls the plug. What the disks then hold is their affair: `power_cut` makes volatile disks lose
+`kill` cuts the power. What the disks then hold is their affair: `power_cut` makes volatile disks lose
 a seeded subset of what was not flushed, `reset` keeps everything.
 """
 
@@ -25,7 +25,7 @@ BOOT_TRIES = 4
 
 class Guest:
     def __init__(self, name: str, index: int, folder: pathlib.Path, initrd: pathlib.Path,
-                 disks: list, memory: int = 1024, cpus: int = 1, cables=(), kernel=None,
+                 disks: list, memory: int = 1024, cpus: int = 1, wires=(), kernel=None,
                  append: str = "", nbd_arguments: list = (), tty: bool = False):
         self.name, self.index = name, index
         self.address = f"10.0.0.{index + 1}"
@@ -34,7 +34,7 @@ class Guest:
         self.expected = []
         self._folder, self._initrd = folder, initrd
         self._memory, self._cpus = memory, cpus
-        self._cables = list(cables)
+        self._wires = list(wires)
         self._kernel = kernel or paths.kernel()
         self._append = append
         self._nbd_arguments = list(nbd_arguments)
@@ -68,7 +68,7 @@ class Guest:
         return self
 
     def _command(self) -> list:
-        net = ",".join([self.address] + [c.setting(self.index) for c in self._cables])
+        net = ",".join([self.address] + [w.setting(self.index) for w in self._wires])
         append = (f"console=ttyS0 loglevel=6 panic=-1 mitigations=off nokaslr no_timer_check "
                   f"random.trust_cpu=on rcupdate.rcu_expedited=1 watchdog_thresh=60 "
                   f"lab.name={self.name} lab.disks={len(self.disks)} lab.net={net} {self._append}")
@@ -87,8 +87,8 @@ class Guest:
             command[command.index("-append") + 1] += " lab.tty=1"
             command += ["-chardev", f"socket,id=tty,path={self._tty},server=on,wait=off",
                         "-device", "virtconsole,chardev=tty"]
-        for cable in self._cables:
-            command += cable.arguments(self.index)
+        for wire in self._wires:
+            command += wire.arguments(self.index)
         for d in self.disks.values():
             command += d.arguments()
         command += ["-blockdev", f"driver=file,filename={image.base()[1]},read-only=on,node-name=tools",
@@ -125,7 +125,7 @@ class Guest:
         return self._process is not None and self._process.poll() is None
 
     def kill(self):
-        """Pulls the plug. Disks are left as they are; see power_cut and reset."""
+        """Cuts the power. Disks are left as they are; see power_cut and reset."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -163,7 +163,7 @@ class Guest:
         self._process.send_signal(signal.SIGCONT)
 
     def power_cut(self, seed: int) -> str:
-        """Pulls the plug; volatile disks keep a random subset of what was not flushed.
+        """Cuts the power; volatile disks keep a random subset of what was not flushed.
 
         Returns the disk server's account of it. The guest stays off."""
         self.kill()

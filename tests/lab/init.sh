@@ -42,14 +42,14 @@ for m in virtio_net virtio_rng dm-mod; do modprobe -q $m; done
 # SCSI only where there is a controller (8).
 ! grep -qs 0x0008 /sys/bus/virtio/devices/*/device || for m in virtio_scsi sd_mod; do modprobe -q $m; done
 
-# Network cables: lab.net=ADDRESS,NIC:PEER:MTU,... one cable for each peer, each with a host route.
+# Network wires: lab.net=ADDRESS,NIC:PEER:MTU,... one wire for each peer, each with a host route.
 ip link set lo up
 if [ -n "$lab_net" ]; then
 	address=${lab_net%%,*}
 	i=0
-	for cable in $(echo "${lab_net#*,}" | tr ',' ' '); do
+	for wire in $(echo "${lab_net#*,}" | tr ',' ' '); do
 		nic=eth$i; i=$((i + 1))
-		peer=${cable%%:*}; mtu=${cable#*:}
+		peer=${wire%%:*}; mtu=${wire#*:}
 		ip link set $nic mtu "$mtu" up
 		ip addr add "$address/32" dev $nic
 		ip route add "$peer/32" dev $nic src "$address"

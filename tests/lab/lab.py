@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A lab: some guests joined by cables, made for one purpose and taken down after it.
+"""A lab: some guests joined by wires, made for one purpose and taken down after it.
 
 Used by scenarios, the demo, the bench and `make lab`. On leaving, logs are saved and every kernel
 log is read: a fault there fails the lab even when all else went well.
@@ -11,7 +11,7 @@ import tempfile
 
 from . import disk, image, paths
 from .guest import Guest
-from .wire import Cable, Wires
+from .wire import LabWire, Wire
 
 MIB = 1 << 20
 DISKS = {"srl": 64 * MIB, "data": 64 * MIB}
@@ -42,7 +42,7 @@ class Lab:
                 self._files[place] = paths.STATIC / tool
         self._files.update(files or {})
         self._image = None
-        self._wires = []
+        self._lab_wires = []
 
     def __enter__(self):
         return self
@@ -64,9 +64,9 @@ class Lab:
 
         `bus` and `volatile` hold for all disks; a disk's value may also be a dict of Disk's arguments
         (size, bus, block, volatile, write_through). `options` go to Guest."""
-        cables = [Cable(self.folder, i, j) for i in range(count) for j in range(i + 1, count)]
-        if cables:
-            self._wires.append(Wires(self.folder, cables))
+        wires = [Wire(self.folder, i, j) for i in range(count) for j in range(i + 1, count)]
+        if wires:
+            self._lab_wires.append(LabWire(self.folder, wires))
         made = []
         for index in range(count):
             name = "abcdefgh"[index]
@@ -78,7 +78,7 @@ class Lab:
                 own.append(kind(disk_name, self.folder / f"{name}-{disk_name}.img",
                                 **{"bus": bus, "block": block, **spec}))
             made.append(self.add(Guest(name, index, self.folder, self.image(), own,
-                                       cables=[c for c in cables if index in c.ends], **options)))
+                                       wires=[w for w in wires if index in w.ends], **options)))
         if boot:
             for guest in made:
                 guest.start()
@@ -94,10 +94,10 @@ class Lab:
 
     def nic(self, guest: Guest, peer: Guest) -> str:
         """The guest's interface towards a peer."""
-        for i, cable in enumerate(guest._cables):
-            if cable.peer(guest.index) == peer.index:
+        for i, wire in enumerate(guest._wires):
+            if wire.peer(guest.index) == peer.index:
                 return f"eth{i}"
-        raise KeyError(f"{guest.name} has no cable to {peer.name}")
+        raise KeyError(f"{guest.name} has no wire to {peer.name}")
 
     def shape(self, one: Guest, other: Guest, netem: str):
         """Shapes both directions, for example `delay 10ms`, `loss 5%`, `rate 100mbit`."""
@@ -130,8 +130,8 @@ class Lab:
             guest.close()
             if guest.console.exists():
                 shutil.copy2(guest.console, self.logs / f"{guest.name}.console")
-        for wires in self._wires:
-            wires.stop()
+        for lab_wire in self._lab_wires:
+            lab_wire.stop()
         faults = self.faults()
         shutil.rmtree(self.folder, ignore_errors=True)
         return faults

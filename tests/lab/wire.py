@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Cables between guests: one virtio-net pair for each pair of guests, through lab-wire.
+"""Wires between guests: one virtio-net pair for each pair of guests, through lab-wire.
 
-A large MTU keeps the cost of a packet from hiding the cost of the work. A cable can be cut silently
+A large MTU keeps the cost of a packet from hiding the cost of the work. A wire can be cut silently
 (packets vanish, as behind a switch) or shaped with netem in the guests; see Lab.cut and Lab.shape.
 """
 
@@ -14,7 +14,7 @@ from . import paths
 MTU = 65000
 
 
-class Cable:
+class Wire:
     def __init__(self, folder: pathlib.Path, first: int, second: int, mtu: int = MTU):
         self.ends = (first, second)
         self.mtu = mtu
@@ -37,11 +37,11 @@ class Cable:
                 "-device", f"virtio-net-pci,netdev={self.netdev()},mac={mac},host_mtu={self.mtu}"]
 
 
-class Wires:
-    """The process that passes the frames of a lab's cables; it outlives every guest."""
+class LabWire:
+    """The process that passes the frames of a lab's wires; it outlives every guest."""
 
-    def __init__(self, folder: pathlib.Path, cables: list):
-        ends = [str(end) for cable in cables for end in cable.sockets]
+    def __init__(self, folder: pathlib.Path, wires: list):
+        ends = [str(end) for wire in wires for end in wire.sockets]
         with open(folder / "wires.log", "ab") as log:
             self._process = subprocess.Popen([str(paths.STATIC / "lab-wire"), *ends],
                                              stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -6,7 +6,7 @@ import time
 
 from lab.lab import MIB
 
-from scenarios.kit import judge, load, oracle
+from scenarios.kit import checker, load, oracle
 from scenarios.kit.host import Host
 from scenarios.kit.pair import disks, volume_names
 
@@ -206,7 +206,7 @@ def scenario_fsync_over_write_through_data(lab):
     host = alone(first)
     cache = first.sh("cat /sys/block/$(basename $(readlink -f /dev/lab/data))/queue/write_cache").strip()
     assert cache == "write through", f"the lab's data disk has a {cache} cache: nothing is tested"
-    third = judge.boot(lab, {"srl": 64 * MIB, "data": 32 * MIB}, host.volumes)
+    third = checker.boot(lab, {"srl": 64 * MIB, "data": 32 * MIB}, host.volumes)
     for seed in range(1, 7):
         writers = load.Load(host, seconds=60, writers=2, depth=2, seed=seed, options="--fsync-every 5")
         writers.wait_acked(100)
@@ -241,7 +241,7 @@ def scenario_fua_write_needs_no_flush(lab):
     host = alone(first)
     disk = first.sh("basename $(readlink -f /dev/lab/srl)").strip()
     assert first.sh(f"cat /sys/block/{disk}/queue/fua").strip() == "1", "this disk has no FUA: nothing is tested"
-    third = judge.boot(lab, {"srl": 64 * MIB, "data": 32 * MIB}, host.volumes)
+    third = checker.boot(lab, {"srl": 64 * MIB, "data": 32 * MIB}, host.volumes)
 
     def stats() -> dict:
         return next(d for d in json.loads(first.nbd("stats")) if d["disk"] == "srl")

@@ -42,7 +42,7 @@ def scenario_no_ring_scsi(lab):
 
 
 def scenario_small_ring_virtio(lab):
-    """Rings that wrap during the run on both sides, judged by per-writer stamps. A reader looks on."""
+    """Rings that wrap during the run on both sides, checked by per-writer stamps. A reader looks on."""
     Campaign(lab, bus="virtio", mode="applied", srl=16 * MIB, wrap=True, readers=1, salt=5).run(share(0.16))
 
 

@@ -6,7 +6,7 @@ import random
 
 from lab.lab import MIB
 
-from scenarios.kit import files, judge, oracle, pair
+from scenarios.kit import checker, files, oracle, pair
 from scenarios.kit.kills import LINK_OPTIONS, SEED, share
 from scenarios.kit.pair import LINK
 
@@ -29,7 +29,7 @@ class Round:
         guests = lab.guests(2, disks=[{**volatile, **self.tree.give(lab.folder, g)} for g in "ab"])
         self.pair = pair.Pair(guests, 1, mode=mode, link_options=LINK_OPTIONS).configure()
         self.a, self.b = self.pair.a, self.pair.b
-        self.third = judge.boot(lab, layout, self.a.volumes)
+        self.third = checker.boot(lab, layout, self.a.volumes)
         self.a.guest.sh(files.mkfs(kind, self.a.dev()) + " && " + MOUNT.format(self.a.dev()), timeout=120)
         self.durable = 0
 
@@ -64,7 +64,7 @@ class Round:
         else:
             for n in disks:
                 b.guest.disks[n].copy_to(where / f"{n}.img")
-        self.judge({n: where / f"{n}.img" for n in disks}, acked, f"{name} seed {seed}")
+        self.check({n: where / f"{n}.img" for n in disks}, acked, f"{name} seed {seed}")
         for n in disks:
             (where / f"{n}.img").unlink()
         if side == "b":
@@ -80,7 +80,7 @@ class Round:
         else:
             self.durable = max(acked, copier.durable())
 
-    def judge(self, copies: dict, acked: int, name: str):
+    def check(self, copies: dict, acked: int, name: str):
         host = self.third.take(copies)
         host.guest.sh(MOUNT.format(host.dev()))
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make demo: two hosts, a filesystem with real files under load, the plug of the primary pulled, the
+"""make demo: two hosts, a filesystem with real files under load, the power of the primary cut, the
 secondary taken over, every file compared. Shows each command as its user types it; every number in the
 closing line is counted or measured.
 
@@ -79,12 +79,12 @@ def play(lab, stage: Stage) -> str:
     assert writers.job.running(), f"the writers ended early: {writers.words()}"
     a.sh("dmrepl status")
 
-    stage.say("pulling the plug of a, for good")
+    stage.say("cutting the power of a, for good")
     synced = a.link(LINK).get("in_sync")
     a.guest.power_cut(seed=2026)
     journal = writers.save(lab.folder / "journal")
     durable, acked = copier.durable(), writers.acked()
-    assert synced, "the link was not in-sync when the plug was pulled"
+    assert synced, "the link was not in-sync when the power was cut"
     print(f"     a had acknowledged {acked} stamped writes and {durable} whole files")
 
     b.wait_link(LINK, "connecting", timeout=30)

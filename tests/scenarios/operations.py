@@ -8,7 +8,7 @@ import time
 
 from lab.lab import MIB
 
-from scenarios.kit import judge, load, oracle, pair, tutorial
+from scenarios.kit import checker, load, oracle, pair, tutorial
 from scenarios.kit.host import PORT, Host, pick, seen, wait_event
 from scenarios.kit.kills import BLOCKS, CUTS, LINK_OPTIONS, SEED, image
 from scenarios.kit.pair import LINK, Pair
@@ -398,7 +398,7 @@ def _takeover_dies(lab, ring: bool, salt: int):
     guests = pair.boot(lab, volumes=2, size=16 * MIB, srl=96 * MIB, volatile=True, bus="scsi")
     p = Pair(guests, 2, mode="logged", ring=ring, link_options=LINK_OPTIONS).configure()
     a, b = p.a, p.b
-    third = judge.boot(lab, pair.disks(2, 16 * MIB, 96 * MIB), a.volumes)
+    third = checker.boot(lab, pair.disks(2, 16 * MIB, 96 * MIB), a.volumes)
     a.wait_in_sync()
     # Slow disks: there is something left to do, and the steps of a takeover lie apart.
     b.guest.nbd(f"delay {chance.randrange(5, 30)}")
@@ -425,7 +425,7 @@ def _takeover_dies(lab, ring: bool, salt: int):
     for number in range(chance.randrange(4, 12)):
         time.sleep(chance.uniform(0, 0.04))
         moments.append(moment(f"moment-{number}"))
-    # And in earnest.
+    # And with a real crash.
     answered = not command.running()
     b.guest.power_cut(chance.randrange(1 << 31))
     b.guest.nbd("delay 0")

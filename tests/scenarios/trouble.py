@@ -6,7 +6,7 @@ import time
 
 from lab.lab import MIB
 
-from scenarios.kit import judge, load, oracle, pair
+from scenarios.kit import checker, load, oracle, pair
 from scenarios.kit.host import seen, wait_event
 from scenarios.kit.pair import LINK
 
@@ -56,7 +56,7 @@ def scenario_link_cut_under_load(lab):
     journal = writers.save(lab.folder / "journal")
     srl = lab.folder / "copy-a-srl.img"
     a.guest.disks["srl"].copy_to(srl)
-    third = judge.boot(lab, pair.disks(2, 32 * MIB, 192 * MIB), a.volumes)
+    third = checker.boot(lab, pair.disks(2, 32 * MIB, 192 * MIB), a.volumes)
     for where in images:
         third.take({n: where / f"{n}.img" for n in a.guest.disks})
         found = oracle.check(third.images(), [journal], [srl])

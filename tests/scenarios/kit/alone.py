@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kills of a host that has no link: the log and its recovery alone.
 
-The host is frozen, the disk server says what a cut at this instant would leave, the judge recovers from
+The host is frozen, the disk server says what a cut at this instant would leave, the checker recovers from
 that, and the host goes on. Nothing boots between two kills, so there can be many.
 """
 
@@ -10,7 +10,7 @@ import time
 
 from lab.lab import MIB
 
-from . import judge, load, oracle
+from . import checker, load, oracle
 from .host import Host
 from .kills import BLOCKS, CUTS, SEED, image, keep, wrapped
 from .pair import disks, volume_names
@@ -34,12 +34,12 @@ class Alone:
         (guest,) = lab.guests(1, disks=volatile)
         names = volume_names(volumes)
         self.host = Host(guest, "primary", volumes=names, options=options)
-        self.judge = judge.boot(lab, layout, names)
+        self.checker = checker.boot(lab, layout, names)
         self.folder = lab.folder / "copies"
         self.folder.mkdir(exist_ok=True)
         self.load_options, self.readers = load_options, readers
         # Writes, of which all records stay in the ring.
-        self.room = srl // (2 * 20 * 1024)
+        self.capacity = srl // (2 * 20 * 1024)
         self.host.load()
 
     def fresh(self, force: bool):
@@ -59,10 +59,10 @@ class Alone:
         return writers
 
     def run(self, kills: int):
-        """Judges `kills` images; raises Violated at the first that is wrong."""
+        """Checks `kills` images; raises Violated at the first that is wrong."""
         writers, records = self.fresh(force=False), 0
         for number in range(1, kills + 1):
-            if writers.acked() > self.room and not self.wrap:
+            if writers.acked() > self.capacity and not self.wrap:
                 writers.stop()
                 self.host.down()
                 writers = self.fresh(force=True)
@@ -72,7 +72,7 @@ class Alone:
         if self.wrap:
             self.host.guest.disks["srl"].copy_to(self.folder / "order.img")
             wrapped(self.folder / "order.img")
-        print(f"note: {kills} kills judged, {records} records compared", flush=True)
+        print(f"note: {kills} kills checked, {records} records compared", flush=True)
 
     def kill(self, number: int, writers) -> dict:
         self.kills += 1
@@ -86,10 +86,10 @@ class Alone:
             order = self.folder / "order.img"
             guest.disks["srl"].copy_to(order)
             print(f"{'cut' if cut else 'reset'} {number} seed {seed}", flush=True)
-            images = self.judge.disks()
+            images = self.checker.disks()
             try:
-                self.judge.take(copies, "primary")
-                self.judge.drop()
+                self.checker.take(copies, "primary")
+                self.checker.drop()
                 found = oracle.check(images, [journal], [] if self.wrap else [order], "durable",
                                      base=self.base)
             except Exception as why:

@@ -2,10 +2,10 @@
 """Kills, one after the other, on one history, with a verdict over the disks that each would leave.
 
 Most are taken from hosts that stand still: all guests are frozen at one instant, the disk servers say what
-a cut of each side would leave, the judge recovers and takes over from that, and the hosts go on; what a
-host would have kept in memory is in no image. In every REAL-th round hosts are killed in earnest: they boot
-again, and replication must go on from what they find. The order of record is what was in the logs before
-the cut, so that it knows more than any survivor. Everything random comes from the printed seed.
+a cut of each side would leave, the checker recovers and takes over from that, and the hosts go on; what a
+host would have kept in memory is in no image. Every REAL-th round is a real crash: the hosts
+boot again, and replication must go on from what they find. The order of record is what was in the logs
+before the cut, so that it knows more than any survivor. Everything random comes from the printed seed.
 """
 
 import itertools
@@ -14,12 +14,12 @@ import shutil
 
 from lab.lab import MIB
 
-from . import judge, load, oracle
+from . import checker, load, oracle
 from .host import Host, seen
 from .kills import BLOCKS, CUTS, SEED, image, keep, said, wrapped
 from .pair import Pair, disks, volume_names
 
-# Of so many rounds one kills in earnest.
+# Of so many rounds one is a real crash.
 REAL = 4
 
 # With these modes, what was acknowledged is on the peer's stable storage.
@@ -45,7 +45,7 @@ class Campaign:
         layout = disks(volumes, size, srl)
         volatile = {n: {"size": s, "volatile": True, "bus": bus} for n, s in layout.items()}
         guests = lab.guests(1 + len(modes), disks=volatile)
-        self.judge = judge.boot(lab, layout, volume_names(volumes))
+        self.checker = checker.boot(lab, layout, volume_names(volumes))
         self.pair = Pair(guests, volumes, modes=modes, ring=ring, link_options=PATIENT)
         self.a = self.pair.a
         # Side -> host, and of the secondaries the mode and the link.
@@ -54,11 +54,11 @@ class Campaign:
         self.modes, self.links = dict(zip(others, modes)), dict(zip(others, self.pair.link_names()))
         self.load_options, self.readers = load_options, readers
         # Records that surely fit into the logs, with those of a round.
-        self.room = srl // (24 * 1024)
+        self.capacity = srl // (24 * 1024)
         self.journals = []
         self.kills, self.real = dict.fromkeys(self.sides, 0), dict.fromkeys(self.sides, 0)
         # Of the sides that owe every acknowledged write while they are in-sync.
-        self.owing, self.judged_in_sync = 0, 0
+        self.owing, self.checked_in_sync = 0, 0
         self.writers, self.heard = None, None
         self.numbers = itertools.count(1)
         self.folder = lab.folder / "copies"
@@ -68,31 +68,31 @@ class Campaign:
     # A round ----------------------------------------------------------------
 
     def run(self, kills: int):
-        """At least `kills` kills of each side, some of them in earnest."""
+        """At least `kills` kills of each side, some of them real crashes."""
         each = [[s] for s in self.sides]
         turns = itertools.cycle(self.random.sample([*each, list(self.sides)], len(each) + 1))
         while min(self.kills.values()) < kills:
             number = next(self.numbers)
             self.ready()
-            if not self.wrap and self.a.status()["head_seq"] > self.room:
+            if not self.wrap and self.a.status()["head_seq"] > self.capacity:
                 self.begin_anew()
                 self.ready()
             self.write()
             if number % REAL:
                 self.still(number)
             else:
-                self.earnest(number, next(turns))
+                self.real_crash(number, next(turns))
         if not any(self.real.values()):
             self.write()
-            self.earnest(next(self.numbers), list(self.sides))
+            self.real_crash(next(self.numbers), list(self.sides))
         if self.writers:
             self.writers.stop(120)
         self.pair.same()
         if self.wrap:
             wrapped(self.copy(self.a, "srl", "order-last"))
-        print(f"note: kills {' + '.join(map(str, self.kills.values()))} ({sum(self.real.values())} in earnest), "
-              f"{self.judged_in_sync} in-sync", flush=True)
-        assert self.judged_in_sync >= self.owing // 2, "hardly ever in-sync: nothing was judged"
+        print(f"note: kills {' + '.join(map(str, self.kills.values()))} ({sum(self.real.values())} real crashes), "
+              f"{self.checked_in_sync} in-sync", flush=True)
+        assert self.checked_in_sync >= self.owing // 2, "hardly ever in-sync: nothing was checked"
 
     def ready(self):
         """All sides are back, and what can be level is."""
@@ -156,7 +156,7 @@ class Campaign:
                 host.guest.thaw()
         self.forget(number)
 
-    def earnest(self, number: int, sides: list):
+    def real_crash(self, number: int, sides: list):
         """Kills; the verdict; and they come back."""
         seed = self.random.randrange(1 << 31)
         cut = {s: self.random.random() < CUTS for s in sides}
@@ -215,19 +215,19 @@ class Campaign:
     # The verdict ------------------------------------------------------------
 
     def verdict(self, side: str, copies: dict, orders: list, in_sync: dict):
-        """Activates a side's copies at the judge and checks what is found there."""
-        images = self.judge.disks()
+        """Activates a side's copies at the checker and checks what is found there."""
+        images = self.checker.disks()
         require = "durable" if side == "a" else "none"
         if self.modes.get(side) in DURABLE:
             self.owing += 1
             if in_sync[side]:
                 require = "acked"
-                self.judged_in_sync += 1
+                self.checked_in_sync += 1
         # A record may have reached a peer before the primary's own log.
         known = [] if self.wrap else (orders if side != "a" and self.ring else orders[:1])
         try:
-            self.judge.take(copies, "primary" if side == "a" else "secondary")
-            self.judge.drop()
+            self.checker.take(copies, "primary" if side == "a" else "secondary")
+            self.checker.drop()
             found = oracle.check(images, self.journals, known, require, closed=side != "a" and not self.ring)
         except Exception as why:
             keep(self.lab, self.seed, [*copies.values(), *orders, *self.journals], images)

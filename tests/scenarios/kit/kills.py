@@ -2,7 +2,7 @@
 """What kills have in common: how many there are and by which seed, and what the disks are afterwards.
 
 A kill is a power cut (volatile disks lose a seeded subset of what was not flushed) or a reset (they lose
-nothing). Everything random comes from the printed seed. Called by campaigns, on this side of the plug.
+nothing). Everything random comes from the printed seed. Called by campaigns, on the host.
 """
 
 import json
@@ -52,12 +52,12 @@ def wrapped(srl):
     print(f"note: the ring went round {laps} times", flush=True)
 
 
-def keep(lab, seed: int, files: list, judged: list):
+def keep(lab, seed: int, files: list, checked: list):
     """Saves what a violation was found in beside the logs."""
     target = lab.logs / f"evidence-{seed}"
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         os.system(f"cp --sparse=always '{file}' '{target}/'")
-    for file in judged:
-        os.system(f"cp --sparse=always '{file}' '{target}/judged-{file.name}'")
+    for file in checked:
+        os.system(f"cp --sparse=always '{file}' '{target}/checked-{file.name}'")
     print(f"evidence: {target}", flush=True)

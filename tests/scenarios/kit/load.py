@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Stamped writers in a guest. Their journal streams to this side of the plug, so that it is known which
+"""Stamped writers in a guest. Their journal streams to the host, so that it is known which
 writes were acknowledged before the guest was killed."""
 
 import json

@@ -26,7 +26,7 @@ def dump(srl: pathlib.Path) -> pathlib.Path:
 
 def check(images: list, journals: list = (), orders: list = (), require: str = "none",
           closed: bool = False, base: list = ("zero",), options: list = ()) -> dict:
-    """Judges images (in the order of the volumes). `orders` are SRL images, the primary's first.
+    """Checks images (in the order of the volumes). `orders` are SRL images, the primary's first.
 
     Returns the numbers of the verdict; raises Violated with the checker's words."""
     command = [str(paths.STATIC / "stamp"), "check", *map(str, images), "--require", require, *options]

@@ -4,7 +4,6 @@
 //!
 //! Says to the kernel module over generic netlink what it shall do, shows what it does, and formats
 //! and reads SRL devices with the same code for the log format as the module's.
-#![forbid(unsafe_code)]
 
 mod cli;
 mod control;

@@ -107,7 +107,7 @@ impl fmt::Display for Ev {
             Ev::Boot(s) => write!(f, "{}: starts, scans its log", side(*s)),
             Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
             Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
-            Ev::Connect => f.write_str("link: connects, primary judges"),
+            Ev::Connect => f.write_str("link: connects, primary compares"),
             Ev::Welcomed => f.write_str("link: secondary takes the welcome"),
             Ev::Drop(s) => write!(f, "link: {} sees the connection lost", side(*s)),
             Ev::Send => f.write_str("primary: sends"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The true history, and what was promised: known to the judge, to neither host.
+//! The true history, and what was promised: known to the checks, to neither host.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ pub struct Past {
     pub epoch: u8,
 }
 
-/// What only the judge knows.
+/// What only the checks know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ghost {
     /// The primary's order.

@@ -2,7 +2,7 @@
 
 //! One host: its disks, what it has in memory while it runs, and its own work (log, apply, checkpoint).
 //!
-//! Every decision is the core's; this room executes it on the modelled disks, step by step.
+//! Every decision is the core's; this module executes it on the modelled disks, step by step.
 
 use std::{
     cell::RefCell,

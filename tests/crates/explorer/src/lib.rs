@@ -7,7 +7,6 @@
 //! scan, handshake, sender, region copies, takeover. Only disks ([`disk`], [`crash`]) and the wire ([`link`]) are
 //! models. [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`walks`] what is walked at random, [`mutants`]
 //! which run must break when a rule is left out.
-#![forbid(unsafe_code)]
 
 pub mod check;
 pub mod config;

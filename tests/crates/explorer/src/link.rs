@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The wire: handshake, records, acknowledgements, region copies. Judged and planned by the core.
+//! The wire: handshake, records, acknowledgements, region copies. Decided and planned by the core.
 
 use replicate_core::{
     group::Replica,

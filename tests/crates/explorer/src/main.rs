@@ -6,8 +6,6 @@
 //! `explorer mutation RULE` takes the run that must break without that rule: it succeeds where this is a build without
 //! it (see `tests/mutations.rs`) and a promise breaks. `EXPLORE=long` takes the larger bounds.
 
-#![forbid(unsafe_code)]
-
 use std::{process::ExitCode, time::Instant};
 
 use explorer::{

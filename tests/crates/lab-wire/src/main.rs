@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The cables between the lab's guests: passes Ethernet frames between the two ends of each.
+//! The wires between the lab's guests: passes Ethernet frames between the two ends of each.
 //!
 //! An end is a unix socket to which a guest's QEMU connects (`-netdev stream`, frames with a length
 //! in front). Why not QEMU to QEMU: when one of them is killed with frames under way, the other's
 //! transmit queue may stand still for ever. Here an end is always there; what is sent to a guest that
 //! is not is lost, as on a real wire. A guest that does not read holds its peer back, not for longer
 //! than it lives. Frames are passed whole or not at all.
-#![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

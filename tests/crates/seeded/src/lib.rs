@@ -2,7 +2,6 @@
 
 //! A small seeded generator (SplitMix64), for the testers. A printed seed must give the same run for
 //! ever, so the sequence is defined here and not by a library's version.
-#![forbid(unsafe_code)]
 
 /// SplitMix64.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use crate::prefix::{self, Require};
 use crate::replay::{self, hash_of, Base, Payload, Position, Timeline};
 use crate::SECTOR;
 
-/// What to judge, all of it opened by the caller.
+/// What to check, all of it opened by the caller.
 pub struct Input<'a> {
     /// By device index; the name is the volume's in the order, when given.
     pub images: Vec<(Option<String>, Box<dyn Image + 'a>)>,
@@ -71,7 +71,7 @@ impl Outcome {
     }
 }
 
-/// Runs the checks. An error is a fault of the input, not of what is judged.
+/// Runs the checks. An error is a fault of the input, not of what is checked.
 pub fn check(input: &Input<'_>) -> Result<Outcome, String> {
     let mut out = Outcome::default();
     let mut history = History::new();

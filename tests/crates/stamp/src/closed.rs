@@ -33,7 +33,7 @@ struct Candidate {
     sure: bool,
 }
 
-/// Judges all volumes together.
+/// Checks all volumes together.
 pub fn check(volumes: &[Timeline], order: &[Record], show: usize) -> Report {
     let depends: Vec<Position> = order
         .iter()
@@ -47,7 +47,7 @@ pub fn check(volumes: &[Timeline], order: &[Record], show: usize) -> Report {
         report.highest = 0;
         for (device, v) in volumes.iter().enumerate() {
             for s in 0..v.sectors() {
-                match judge(v, s, up_to, &depends) {
+                match verify(v, s, up_to, &depends) {
                     Ok(c) => {
                         if c.sure {
                             next = next.max(c.depends);
@@ -78,7 +78,7 @@ pub fn check(volumes: &[Timeline], order: &[Record], show: usize) -> Report {
 }
 
 /// The candidate with the smallest dependency at or above what `up_to` demands, or the demand.
-fn judge(
+fn verify(
     v: &Timeline,
     s: usize,
     up_to: Position,

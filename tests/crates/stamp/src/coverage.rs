@@ -8,7 +8,7 @@ use crate::block::{decode, Found};
 use crate::history::{History, WriteId};
 use crate::SECTOR;
 
-/// Something to judge: the image of one volume.
+/// Something to check: the image of one volume.
 pub trait Image {
     /// Bytes.
     fn size(&self) -> u64;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stamped writes, and the oracle that judges the images which are found afterwards.
+//! Stamped writes, and the oracle that checks the images which are found afterwards.
 //!
 //! In a guest, `stamp write` puts a [`block::Stamp`] (run, writer, number, time, place, issue order)
 //! into every 512-byte sector that it writes, and streams a [`journal`] of issues and completions to
 //! the host, so that the host knows the acknowledged writes even when the guest is killed. Readers run
 //! beside the writers ([`tracker`]). `stamp shapes` exercises every shape of request.
 //!
-//! On the host, `stamp check` judges images of the volumes, copied after the kill:
+//! On the host, `stamp check` checks images of the volumes, copied after the kill:
 //!
 //! * [`prefix`]: by the stamps and the journal alone. A visible write needs every write that had
 //!   completed when it was issued (visible, or overwritten by something not older); on demand also the
@@ -21,7 +21,6 @@
 //! Order in time: issues and completions are numbered by one counter in the writing process. `a` is
 //! *older* than `b` when `a` completed before `b` was issued; otherwise they are concurrent, and either
 //! may be the last. Everything but [`io`], [`workload`], [`shapes`] and [`sink`] is pure.
-#![forbid(unsafe_code)]
 
 pub mod block;
 pub mod check;

@@ -3,7 +3,6 @@
 //! The command line: `stamp write`, `stamp check`, `stamp shapes`.
 //!
 //! Exit status: 0 as promised, 1 a violation, 2 bad usage or input, 3 the device answered with errors.
-#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io;
@@ -24,7 +23,7 @@ use stamp::shapes;
 use stamp::sink::Sink;
 use stamp::workload::{self, Plan};
 
-/// Stamped writes to block devices, and the oracle that judges what a replica holds.
+/// Stamped writes to block devices, and the oracle that checks what a replica holds.
 #[derive(Parser)]
 #[command(name = "stamp")]
 struct Cli {
@@ -36,7 +35,7 @@ struct Cli {
 enum Command {
     /// Write stamps, with readers beside the writers on demand
     Write(WriteArgs),
-    /// Judge images of the volumes
+    /// Checker images of the volumes
     Check(CheckArgs),
     /// Exercise every shape of request on a device (its contents are lost)
     Shapes {

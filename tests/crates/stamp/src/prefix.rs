@@ -55,7 +55,7 @@ struct Required {
     id: WriteId,
 }
 
-/// Judges the images (by device) against the history.
+/// Checks the images (by device) against the history.
 pub fn check(history: &History, images: &[Contents], options: &Options) -> Report {
     let coverage: Vec<Coverage> = images
         .iter()
@@ -116,12 +116,12 @@ pub fn check(history: &History, images: &[Contents], options: &Options) -> Repor
         for (s, content) in contents.iter().enumerate() {
             let s = s as u64;
             let over = coverage[d].of(s);
-            let judge = Judge {
+            let checker = Checker {
                 history,
                 over,
                 content: *content,
             };
-            judge.lost(&mut lost);
+            checker.lost(&mut lost);
             let mut need: Option<Required> = None;
             for id in over {
                 let w = history.get(*id);
@@ -141,7 +141,7 @@ pub fn check(history: &History, images: &[Contents], options: &Options) -> Repor
                     r.floor = r.floor.max(w.floor);
                 }
             }
-            match judge.against(need.as_ref()) {
+            match checker.against(need.as_ref()) {
                 Verdict::Good => (),
                 Verdict::Undefined => report.undefined_sectors += 1,
                 Verdict::Bad(text) => {
@@ -170,13 +170,13 @@ enum Verdict {
     Bad(String),
 }
 
-struct Judge<'a> {
+struct Checker<'a> {
     history: &'a History,
     over: &'a [WriteId],
     content: Content,
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     /// Whether this write can be the last one on the sector when `issue` and `floor` are required.
     fn can_be_last(&self, id: WriteId, issue: u64, floor: u64) -> bool {
         self.history.settled(id) >= issue && self.history.get(id).issue > floor

@@ -148,7 +148,7 @@ impl Timeline {
 pub struct Contradiction {
     pub device: usize,
     pub sector: u64,
-    /// What it must be at the judged position.
+    /// What it must be at the checked position.
     pub needs: Position,
     /// The positions at which its content was right: the nearest below and above.
     pub fits: Vec<Position>,

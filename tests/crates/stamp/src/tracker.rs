@@ -5,8 +5,8 @@
 //! torn inside a sector.
 //!
 //! Writers report issue and completion ([`Tracker::issued`], [`Tracker::completed`]); readers take a
-//! [`Sample`] before a read and judge the bytes after it. Context: any thread; a lock per 1 MiB of
-//! device, held shortly, none nested. Discarded sectors are not judged until written again.
+//! [`Sample`] before a read and verify the bytes after it. Context: any thread; a lock per 1 MiB of
+//! device, held shortly, none nested. Discarded sectors are not checked until written again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -156,8 +156,8 @@ impl Tracker {
         Sample { at, first, states }
     }
 
-    /// Judges what a read returned. Returns the violations.
-    pub fn judge(&self, device: u16, sample: &Sample, bytes: &[u8]) -> Vec<String> {
+    /// Checks what a read returned. Returns the violations.
+    pub fn verify(&self, device: u16, sample: &Sample, bytes: &[u8]) -> Vec<String> {
         let mut out = Vec::new();
         let mut shown: Vec<Option<u64>> = vec![None; sample.states.len()];
         let mut after = Vec::with_capacity(sample.states.len());
@@ -323,7 +323,7 @@ mod tests {
 
         fn read(&mut self, data: &[u8]) -> usize {
             let s = self.sample();
-            self.t.judge(0, &s, data).len()
+            self.t.verify(0, &s, data).len()
         }
     }
 
@@ -343,7 +343,7 @@ mod tests {
         let a = l.write();
         let s = l.sample();
         let b = l.write();
-        assert_eq!(l.t.judge(0, &s, &bytes(&a)).len(), 0);
+        assert_eq!(l.t.verify(0, &s, &bytes(&a)).len(), 0);
         assert_eq!(l.read(&bytes(&b)), 0);
     }
 
@@ -361,7 +361,7 @@ mod tests {
             "a had completed, and a read returned b"
         );
         // A read submitted before could return either.
-        assert_eq!(l.t.judge(0, &before, &bytes(&a)).len(), 0);
+        assert_eq!(l.t.verify(0, &before, &bytes(&a)).len(), 0);
     }
 
     #[test]

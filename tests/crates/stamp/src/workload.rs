@@ -472,7 +472,7 @@ impl Run<'_> {
             }
             return;
         }
-        for text in self.tracker.judge(device, &sample, buffer.bytes()) {
+        for text in self.tracker.verify(device, &sample, buffer.bytes()) {
             if self.totals.violations.fetch_add(1, Ordering::Relaxed) < 20 {
                 eprintln!("stamp: VIOLATION: read of {}: {text}", dev.path);
             }

@@ -119,12 +119,12 @@ pub fn survivors<'a>(cache: &'a Cache, seed: u64, name: &str) -> Survivors<'a> {
     }
     let ops: Vec<OpId> = sizes.keys().copied().collect();
     let policy = Policy::draw(&mut rng, &ops);
-    let mut judge = Judge::new(policy, &sizes, rng);
+    let mut chooser = Chooser::new(policy, &sizes, rng);
     let mut blocks = Vec::new();
     for (b, versions) in cache.blocks() {
         let mut kept = None;
         for v in versions {
-            if judge.keep(v.op) {
+            if chooser.keep(v.op) {
                 kept = Some(v);
             }
         }
@@ -135,7 +135,7 @@ pub fn survivors<'a>(cache: &'a Cache, seed: u64, name: &str) -> Survivors<'a> {
     Survivors { policy, blocks }
 }
 
-struct Judge {
+struct Chooser {
     policy: Policy,
     rng: Rng,
     /// For `Policy::Requests`: the verdict on each whole request.
@@ -144,7 +144,7 @@ struct Judge {
     torn_split: u64,
 }
 
-impl Judge {
+impl Chooser {
     fn new(policy: Policy, sizes: &BTreeMap<OpId, u64>, mut rng: Rng) -> Self {
         let mut whole = BTreeMap::new();
         let mut torn_split = 0;

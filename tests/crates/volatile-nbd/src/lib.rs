@@ -14,13 +14,12 @@
 //! * A write with FUA is durable when its reply is sent; a flush covers the writes whose replies were
 //!   sent before it arrived, on any connection. With a delay set, requests in flight are not covered.
 //!
-//! Rooms: [`image`] (the platter), [`cache`] (versions), [`cut`] (which of them survive), [`disk`]
+//! Modules: [`image`] (the platter), [`cache`] (versions), [`cut`] (which of them survive), [`disk`]
 //! (one disk: cache, faults, counters), [`proto`] (NBD on the wire), [`stream`] (one connection),
 //! [`server`] (all of them) and [`control`] (the command lines). `volatile-nbd --help` lists the options
 //! and the commands.
 //!
 //! Killing the server itself loses the caches (as a cut that keeps nothing); `quit` writes them out.
-#![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod control;

@@ -8,7 +8,7 @@ use stamp::prefix::Require;
 use stamp::SECTOR;
 
 use crate::sim::{apply, blank, Images, Rec, Sim, ALL, PLAIN, SECTORS};
-use crate::{fail, judge, last_on, pass, sims};
+use crate::{checker, fail, last_on, pass, sims};
 
 /// Takes record `k` back on all sectors where it is the last; returns whether that changed anything.
 fn without(sim: &Sim, k: u64, t: u64, keep: impl Fn(usize) -> bool) -> Images {
@@ -45,15 +45,19 @@ fn a_missing_write_is_found() {
         };
         let excused = sim.recs.iter().any(|o| concurrent(&o));
         if !excused && later(&|o| r.done.is_some_and(|d| d < o.stamp.issue)) {
-            fail(&judge(&sim).see(&images), seed, "by stamps");
+            fail(&checker(&sim).see(&images), seed, "by stamps");
             by_stamps += 1;
         }
         if later(&|_| true) {
-            fail(&judge(&sim).only_order(&sim).see(&images), seed, "by order");
+            fail(
+                &checker(&sim).only_order(&sim).see(&images),
+                seed,
+                "by order",
+            );
             by_order += 1;
         }
         if later(&|o| o.depends_on >= k) {
-            let mut j = judge(&sim).closed(&sim);
+            let mut j = checker(&sim).closed(&sim);
             j.stamps = false;
             fail(&j.see(&images), seed, "by closure");
             by_closure += 1;
@@ -88,15 +92,19 @@ fn a_write_that_went_backwards_is_found() {
         let mut images = sim.upto(t, &mut rng);
         let at = (sector - o.stamp.first) as usize;
         apply(&mut images, o, &mut rng, |n| n == at);
-        let j = judge(&sim).require(Require::Acked);
+        let j = checker(&sim).require(Require::Acked);
         fail(
             &j.see(&images),
             seed,
             "an acknowledged write overwritten by an older one",
         );
         if last.len() > 1 {
-            fail(&judge(&sim).see(&images), seed, "torn by an older write");
-            fail(&judge(&sim).only_order(&sim).see(&images), seed, "by order");
+            fail(&checker(&sim).see(&images), seed, "torn by an older write");
+            fail(
+                &checker(&sim).only_order(&sim).see(&images),
+                seed,
+                "by order",
+            );
             found += 1;
         }
     }
@@ -114,7 +122,11 @@ fn a_torn_record_is_found() {
         }
         let half = r.stamp.sectors as usize / 2;
         let images = without(&sim, t, t, |i| i < half);
-        fail(&judge(&sim).only_order(&sim).see(&images), seed, "by order");
+        fail(
+            &checker(&sim).only_order(&sim).see(&images),
+            seed,
+            "by order",
+        );
         order += 1;
         // By stamps a concurrent write may excuse the other half; a blank or older sector may not.
         let concurrent = sim
@@ -122,7 +134,7 @@ fn a_torn_record_is_found() {
             .iter()
             .any(|o| o.seq < t && o.done.is_none_or(|d| d >= r.stamp.issue));
         if !concurrent {
-            fail(&judge(&sim).see(&images), seed, "by stamps");
+            fail(&checker(&sim).see(&images), seed, "by stamps");
             stamps += 1;
         }
     }
@@ -157,7 +169,7 @@ fn volumes_at_different_seqs_are_found() {
             continue;
         }
         fail(
-            &judge(&sim).only_order(&sim).see(&images),
+            &checker(&sim).only_order(&sim).see(&images),
             seed,
             "two seqs at once",
         );
@@ -187,9 +199,9 @@ fn a_lost_durable_write_is_found() {
         stamp::journal::Event::Issue(stamp),
         stamp::journal::Event::Done { issue: 1, event: 2 },
     ];
-    let durable = |sim: &Sim| judge(sim).require(Require::Durable).see(&blank());
+    let durable = |sim: &Sim| checker(&sim).require(Require::Durable).see(&blank());
     fail(&durable(&sim), 0, "a FUA write is gone");
-    pass(&judge(&sim).see(&blank()), 0);
+    pass(&checker(&sim).see(&blank()), 0);
 
     // A plain write, completed before a flush was issued that completed: on the same device only.
     let plain = stamp::block::Stamp {
@@ -247,9 +259,13 @@ fn damage_and_strange_data_are_found() {
 
         let mut flipped = images.clone();
         flipped[d][at + 100] ^= 4;
-        fail(&judge(&sim).see(&flipped), seed, "a flipped bit, by stamps");
         fail(
-            &judge(&sim).only_order(&sim).see(&flipped),
+            &checker(&sim).see(&flipped),
+            seed,
+            "a flipped bit, by stamps",
+        );
+        fail(
+            &checker(&sim).only_order(&sim).see(&flipped),
             seed,
             "a flipped bit, by order",
         );
@@ -258,12 +274,12 @@ fn damage_and_strange_data_are_found() {
         let sector = images[d][at..at + SECTOR].to_vec();
         moved[d][far..far + SECTOR].copy_from_slice(&sector);
         fail(
-            &judge(&sim).see(&moved),
+            &checker(&sim).see(&moved),
             seed,
             "a misplaced sector, by stamps",
         );
         fail(
-            &judge(&sim).only_order(&sim).see(&moved),
+            &checker(&sim).only_order(&sim).see(&moved),
             seed,
             "a misplaced sector, by order",
         );
@@ -271,7 +287,7 @@ fn damage_and_strange_data_are_found() {
         let mut other = images.clone();
         other[d][at..at + SECTOR].fill(0x77);
         fail(
-            &judge(&sim)
+            &checker(&sim)
                 .require(Require::AckedAll)
                 .only_order(&sim)
                 .see(&other),
@@ -280,7 +296,7 @@ fn damage_and_strange_data_are_found() {
         );
         if r.stamp.sectors > 1 {
             fail(
-                &judge(&sim).see(&other),
+                &checker(&sim).see(&other),
                 seed,
                 "foreign data within a visible write",
             );
@@ -289,12 +305,12 @@ fn damage_and_strange_data_are_found() {
         let mut swapped = images.clone();
         swapped.swap(0, 1);
         fail(
-            &judge(&sim).see(&swapped),
+            &checker(&sim).see(&swapped),
             seed,
             "swapped volumes, by stamps",
         );
         fail(
-            &judge(&sim).only_order(&sim).see(&swapped),
+            &checker(&sim).only_order(&sim).see(&swapped),
             seed,
             "swapped volumes, by order",
         );
@@ -314,7 +330,7 @@ fn writes_outside_the_order_are_found() {
         let Some(s) = untouched else { continue };
         images[0][s as usize * SECTOR] = 1;
         fail(
-            &judge(&sim).only_order(&sim).see(&images),
+            &checker(&sim).only_order(&sim).see(&images),
             seed,
             "a sector that no record wrote",
         );
@@ -343,7 +359,7 @@ fn a_lost_zeroing_is_found_and_discards_are_undefined() {
             let at = (r.stamp.first as usize + i) * SECTOR;
             let mut images = sim.upto(t, &mut rng);
             images[usize::from(r.stamp.device)][at..at + SECTOR].fill(0x3c);
-            let j = judge(&sim).order(&sim).require(Require::Acked);
+            let j = checker(&sim).order(&sim).require(Require::Acked);
             match r.stamp.op {
                 Op::Discard => {
                     pass(&j.see(&images), seed);

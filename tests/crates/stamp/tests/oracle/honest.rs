@@ -9,24 +9,24 @@ use stamp::prefix::Require;
 use stamp::replay::Base;
 
 use crate::sim::{apply, blank, Rec, Sim, ALL, PLAIN};
-use crate::{fail, judge, last_on, pass, sims};
+use crate::{checker, fail, last_on, pass, sims};
 
 #[test]
 fn an_honest_prefix_passes_every_check() {
     for (seed, sim, mut rng) in sims(&ALL, 80) {
         let t = rng.below(sim.recs.len() as u64 + 1);
         let images = sim.upto(t, &mut rng);
-        let o = judge(&sim).order(&sim).see(&images);
+        let o = checker(&sim).order(&sim).see(&images);
         pass(&o, seed);
         let (low, high) = o.at.unwrap();
         assert!(
             (low..=high).contains(&t),
             "seed {seed}: {t} not in {low}..={high}"
         );
-        pass(&judge(&sim).closed(&sim).see(&images), seed);
+        pass(&checker(&sim).closed(&sim).see(&images), seed);
         if t >= sim.acked() {
             for r in [Require::Durable, Require::Acked, Require::AckedAll] {
-                let o = judge(&sim).order(&sim).require(r).see(&images);
+                let o = checker(&sim).order(&sim).require(r).see(&images);
                 pass(&o, seed);
                 assert_eq!(o.acked_lost, 0);
             }
@@ -39,7 +39,7 @@ fn a_journal_cut_short_accuses_nobody() {
     for (seed, sim, mut rng) in sims(&ALL, 80) {
         let t = rng.below(sim.recs.len() as u64 + 1);
         let images = sim.upto(t, &mut rng);
-        let mut j = judge(&sim);
+        let mut j = checker(&sim);
         // Issues of zeroes and discards leave no stamps: what they did cannot be learnt from the image.
         let lines = sim.events.iter().rposition(|e| match e {
             stamp::journal::Event::Issue(s) => !s.op.stamps(),
@@ -70,8 +70,8 @@ fn a_closed_set_passes_the_closed_check_and_is_seldom_a_prefix() {
                 apply(&mut images, r, &mut rng, |_| !free || coin.chance(p));
             }
         }
-        pass(&judge(&sim).closed(&sim).see(&images), seed);
-        no_prefix += u64::from(judge(&sim).only_order(&sim).see(&images).violations > 0);
+        pass(&checker(&sim).closed(&sim).see(&images), seed);
+        no_prefix += u64::from(checker(&sim).only_order(&sim).see(&images).violations > 0);
     }
     assert!(no_prefix > 20, "{no_prefix}");
 }
@@ -82,7 +82,7 @@ fn lost_acknowledged_writes_are_counted() {
     for (seed, sim, mut rng) in sims(&PLAIN, 100) {
         let t = rng.below(sim.acked());
         let images = sim.upto(t, &mut rng);
-        let o = judge(&sim).order(&sim).see(&images);
+        let o = checker(&sim).order(&sim).see(&images);
         // An honest past state: fine in async mode, with the number of writes that are not in it.
         pass(&o, seed);
         let (_, high) = o.at.unwrap();
@@ -97,7 +97,10 @@ fn lost_acknowledged_writes_are_counted() {
             o.acked_lost
         );
         fail(
-            &judge(&sim).order(&sim).require(Require::Acked).see(&images),
+            &checker(&sim)
+                .order(&sim)
+                .require(Require::Acked)
+                .see(&images),
             seed,
             "in sync mode",
         );
@@ -112,7 +115,7 @@ fn lost_acknowledged_writes_are_counted() {
         };
         if sim.recs.iter().any(|r| alone(&r)) {
             fail(
-                &judge(&sim).require(Require::Acked).see(&images),
+                &checker(&sim).require(Require::Acked).see(&images),
                 seed,
                 "by stamps",
             );
@@ -141,7 +144,7 @@ fn what_a_power_cut_may_take_from_a_primary_is_not_held_against_it() {
         let Some(last) = highest else { continue };
         // What a log that was flushed up to there may lose.
         let images = sim.upto(last.seq, &mut rng);
-        pass(&judge(&sim).require(Require::Durable).see(&images), seed);
+        pass(&checker(&sim).require(Require::Durable).see(&images), seed);
         excused += u64::from(last.seq < sim.acked());
     }
     assert!(excused > 50, "{excused}");
@@ -152,7 +155,7 @@ fn a_second_run_is_newer_than_what_the_first_left_open() {
     for seed in 0..100 {
         let mut rng = Rng::new(seed);
         let (a, b) = (Sim::new(&mut rng, 1, &PLAIN), Sim::new(&mut rng, 2, &PLAIN));
-        let mut j = judge(&a).require(Require::Acked);
+        let mut j = checker(&a).require(Require::Acked);
         j.journals = vec![a.journal(), b.journal()];
         let mut images = a.upto(a.recs.len() as u64, &mut rng);
         for r in &b.recs {
@@ -195,7 +198,7 @@ fn inputs_that_do_not_fit_are_refused() {
             closed: false,
             stamps: true,
             allow_unresolved: false,
-            options: judge(&sim).options,
+            options: checker(&sim).options,
         })
     };
     // The order of another run: contents unknown must not become "anything goes".

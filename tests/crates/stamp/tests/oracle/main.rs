@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The oracle judged: honest images pass, and every kind of violation is found.
+//! The oracle checked: honest images pass, and every kind of violation is found.
 
 mod found;
 mod honest;
@@ -13,7 +13,7 @@ use stamp::coverage::Image;
 use stamp::prefix::{Options, Require};
 use stamp::replay::Base;
 
-struct Judge {
+struct Checker {
     journals: Vec<String>,
     orders: Vec<String>,
     closed: bool,
@@ -21,8 +21,8 @@ struct Judge {
     options: Options,
 }
 
-fn judge(sim: &Sim) -> Judge {
-    Judge {
+fn checker(sim: &Sim) -> Checker {
+    Checker {
         journals: vec![sim.journal()],
         orders: vec![],
         closed: false,
@@ -36,7 +36,7 @@ fn judge(sim: &Sim) -> Judge {
     }
 }
 
-impl Judge {
+impl Checker {
     fn order(mut self, sim: &Sim) -> Self {
         self.orders = vec![sim.order()];
         self

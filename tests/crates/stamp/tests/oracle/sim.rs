@@ -2,7 +2,7 @@
 
 //! A model of an application on replicated volumes: writes are issued, get their seq some time later and
 //! complete some time after that. It yields the journal, the order of record, and the image after any set
-//! of records, which the tests then judge honestly or after damage.
+//! of records, which the tests then check honestly or after damage.
 
 use seeded::Rng;
 use stamp::block::{Op, Stamp};

@@ -38,14 +38,14 @@ def fill(target: pathlib.Path, source: pathlib.Path):
             at = end
 
 
-def boot(lab, layout: dict, volumes: dict) -> "Judge":
+def boot(lab, layout: dict, volumes: dict) -> "Checker":
     """A third host, of its own, with plain disks of the given sizes. It has no wires."""
-    disks = [Disk(name, lab.folder / f"judge-{name}.img", size) for name, size in layout.items()]
-    guest = lab.add(Guest("judge", 9, lab.folder, lab.image(), disks))
-    return Judge(guest.start().wait_boot(), volumes)
+    disks = [Disk(name, lab.folder / f"checker-{name}.img", size) for name, size in layout.items()]
+    guest = lab.add(Guest("checker", 9, lab.folder, lab.image(), disks))
+    return Checker(guest.start().wait_boot(), volumes)
 
 
-class Judge:
+class Checker:
     def __init__(self, guest, volumes: dict):
         self.guest, self.volumes = guest, volumes
         self.host, self.role = None, None
