@@ -4,10 +4,10 @@
 //!
 //! The operations and their policies are generated from `Documentation/netlink/specs/dm-replicate.yaml`; here are the
 //! functions that they name. Netlink has checked lengths, ranges and CAP_NET_ADMIN before; what must be there is
-//! checked here. A refusal is a sentence that names the object, the cause and the way out; nothing was changed then.
+//! checked here. A refusal names the object and the cause; nothing was changed then. What to do about it is dmrepl's to say.
 //!
 //! Handlers run in process context, several at once. A command that changes a group holds its
-//! [turn](crate::registry::Entry::turn). Nothing calls into this room.
+//! [turn](crate::registry::Entry::turn). Nothing else uses this module.
 
 mod answer;
 mod group;

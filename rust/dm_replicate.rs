@@ -4,7 +4,7 @@
 //!
 //! This crate executes what `replicate_core` decides, with the abstractions of `replicate_linux`. A map of it:
 //!
-//! | room | what it is |
+//! | module | what it is |
 //! |---|---|
 //! | [`target`] | the target `replicate`: one volume as device-mapper sees it |
 //! | [`group`] | a group: order lock, admission, start, takeover |
@@ -28,6 +28,13 @@ mod refuse;
 mod registry;
 mod srl;
 mod target;
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated from the netlink specification"
+)]
+#[path = "generated/uapi.rs"]
 mod uapi;
 mod volume;
 

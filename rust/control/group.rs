@@ -3,14 +3,15 @@
 //! Commands that add, remove and change groups.
 
 use super::{
-    answer::{answer, entry, invalid, name, of_group as g},
+    answer::{answer, entry, invalid, name},
     settings,
 };
 use crate::{
     event::{self, Code, Severity},
     group::{inner::Phase, start::Config, Group},
     refuse::Refusal,
-    registry, uapi as nl,
+    registry,
+    uapi::{self, a_group as g},
 };
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::node::Role;
@@ -127,7 +128,7 @@ pub(super) fn set(request: &mut Request<'_>) -> Result {
     )
 }
 
-/// Whether a group may be removed: nobody uses it.
+/// Refuses to remove a group that is in use.
 fn may_go(group: &Group) -> Result<(), Refusal> {
     let name = group.name.as_str();
     {
@@ -136,9 +137,8 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
             return Err(Refusal::new(
                 EBUSY,
                 format_args!(
-                    "group {name} has {} link(s), {} the first; remove them first: dmrepl link del {name} {}",
+                    "group {name}: in use by {} link(s), first {}",
                     lists.links.len(),
-                    first.name.as_str(),
                     first.name.as_str()
                 ),
             ));
@@ -149,7 +149,7 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
         return Err(Refusal::new(
             EBUSY,
             format_args!(
-                "group {name} has {} active volume(s), {} (device {}) the first; remove them with 'dmsetup remove' first",
+                "group {name}: in use by {} active volume(s), first {} (device {})",
                 present.len(),
                 first.name.as_str(),
                 first.table.dev()
@@ -166,9 +166,7 @@ fn may_go(group: &Group) -> Result<(), Refusal> {
     drop(inner);
     Err(Refusal::new(
         EBUSY,
-        format_args!(
-            "group {name}: a device-mapper table that is not active names it (see 'dmsetup table --inactive'); drop it first, with 'dmsetup clear' or 'dmsetup remove'"
-        ),
+        format_args!("group {name}: in use by an inactive device-mapper table"),
     ))
 }
 
@@ -178,7 +176,7 @@ fn resize_pool(group: &Group, bytes: u64) -> Result<(), Refusal> {
         Refusal::new(
             e,
             format_args!(
-                "group {}: the pool cannot become {bytes} bytes while the group runs; remove the group and add it with --pool {bytes}",
+                "group {}: cannot resize the pool to {bytes} bytes while the group runs",
                 group.name.as_str()
             ),
         )
@@ -200,17 +198,16 @@ fn srl<'a>(attrs: &Attrs<'a>, name: &str) -> Result<&'a CStr, Refusal> {
     match attrs.c_str(g::SRL) {
         Some(path) if path.to_bytes().starts_with(b"/") => Ok(path),
         _ => Err(invalid(format_args!(
-            "group {name}: SRL device '{}' must be a path that begins with /",
+            "group {name}: invalid SRL device '{}': not an absolute path",
             attrs.str(g::SRL).unwrap_or("")
         ))),
     }
 }
 
 fn role(attrs: &Attrs<'_>) -> Option<Role> {
-    match attrs.u32(g::ROLE)? {
-        nl::DM_REPLICATE_ROLE_PRIMARY => Some(Role::Primary),
-        nl::DM_REPLICATE_ROLE_SECONDARY => Some(Role::Secondary),
-        // The policy lets no other number through.
-        _ => None,
-    }
+    // The policy lets no other number through.
+    Some(match uapi::Role::from_u32(attrs.u32(g::ROLE)?)? {
+        uapi::Role::Primary => Role::Primary,
+        uapi::Role::Secondary => Role::Secondary,
+    })
 }

@@ -3,7 +3,7 @@
 //! Commands that add, remove, change, connect and disconnect links.
 
 use super::{
-    answer::{answer, entry, invalid, name, of_link as l, Needs},
+    answer::{answer, entry, invalid, name, Needs},
     settings,
 };
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     link::{self, Link},
     refuse::Refusal,
     registry,
+    uapi::a_link as l,
 };
 use core::net;
 use kernel::{
@@ -130,10 +131,7 @@ pub(super) fn with_link(
             let group = entry.group.name.as_str();
             Refusal::new(
                 ENOENT,
-                format_args!(
-                    "group {group} has no link {}; 'dmrepl status {group}' lists its links",
-                    name.as_str()
-                ),
+                format_args!("group {group}: no link '{}'", name.as_str()),
             )
         })?;
         f(&entry.group, &link, attrs)
@@ -145,22 +143,20 @@ fn may_be_added(group: &Group, name: &Name) -> Result<(), Refusal> {
     if group.link(name).is_some() {
         return Err(Refusal::new(
             EEXIST,
-            format_args!("group {g} has a link {name_} already; change it with 'dmrepl link set {g} {name_}', or remove it first"),
+            format_args!("group {g}: link {name_} already exists"),
         ));
     }
     let lists = group.lists.lock();
     if lists.secret.is_empty() {
         return Err(Refusal::new(
             EKEYREJECTED,
-            format_args!("group {g} has no secret, and its hosts must prove to each other that they know one; give it first: dmrepl group set {g} --secret-file FILE"),
+            format_args!("group {g}: no secret set"),
         ));
     }
     if lists.links.len() >= MAX_LINKS {
         return Err(Refusal::new(
             ENOSPC,
-            format_args!(
-                "group {g} has {MAX_LINKS} links, as many as it can have; remove one first"
-            ),
+            format_args!("group {g}: too many links (limit {MAX_LINKS})"),
         ));
     }
     Ok(())
@@ -172,22 +168,22 @@ fn addresses(attrs: &Attrs<'_>, link: &str) -> Result<(SocketAddr, SocketAddr), 
     let (peer, peer_net) = address(attrs, l::PEER, link, "peer")?;
     if local_net.is_ipv4() != peer_net.is_ipv4() {
         return Err(invalid(format_args!(
-            "link {link}: one of {local_net} (local) and {peer_net} (peer) is IPv4, the other IPv6; give two of one kind"
+            "link {link}: local address {local_net} and peer address {peer_net} are of different families"
         )));
     }
     if peer_net.ip().is_unspecified() || peer_net.ip().is_multicast() {
         return Err(invalid(format_args!(
-            "link {link}: {peer_net} is no address of a single host; give that of the peer"
+            "link {link}: invalid peer address {peer_net}: not a unicast address"
         )));
     }
     if local_net.ip().is_multicast() {
         return Err(invalid(format_args!(
-            "link {link}: {local_net} is a multicast address; give one of this host"
+            "link {link}: invalid local address {local_net}: not a unicast address"
         )));
     }
     if local_net == peer_net {
         return Err(invalid(format_args!(
-            "link {link}: local and peer address are the same, {peer_net}; give the peer's own"
+            "link {link}: local and peer address are the same ({peer_net})"
         )));
     }
     Ok((local, peer))
@@ -206,7 +202,7 @@ fn address(
         .filter(|a| a.port() != 0);
     let bad = || {
         invalid(format_args!(
-            "link {link}: '{text}' is no {which} address with a port; write 10.0.0.1:7790 or [fe80::1]:7790"
+            "link {link}: invalid {which} address '{text}': ADDRESS:PORT expected"
         ))
     };
     let parsed = parsed.ok_or_else(bad)?;

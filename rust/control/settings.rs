@@ -4,8 +4,11 @@
 //!
 //! Everything is checked before anything is changed.
 
-use super::answer::{invalid, not_yet, of_group as g, of_link as l};
-use crate::{refuse::Refusal, uapi as nl};
+use super::answer::{invalid, not_yet};
+use crate::{
+    refuse::Refusal,
+    uapi::{self as nl, a_group as g, a_link as l},
+};
 use core::{fmt, ops::RangeInclusive};
 use kernel::prelude::*;
 use replicate_core::{group::Mode, units::MAX_RECORD_BYTES};
@@ -60,8 +63,8 @@ pub(super) struct Link {
 pub(super) fn group(attrs: &Attrs<'_>, name: &str, now: Group) -> Result<Group, Refusal> {
     let what = Owner("group", name);
     if let Some(policy) = attrs.u32(g::SRL_POLICY) {
-        if policy != nl::DM_REPLICATE_SRL_POLICY_FAIL {
-            return Err(not_yet("--srl-policy bypass", "use fail"));
+        if policy != nl::SrlPolicy::Fail as u32 {
+            return Err(not_yet("--srl-policy bypass"));
         }
     }
     let n = |id, noun, range| number(attrs, id, &what, noun, range);
@@ -76,7 +79,7 @@ pub(super) fn group(attrs: &Attrs<'_>, name: &str, now: Group) -> Result<Group, 
     let window = n(g::WINDOW_BYTES, "window in bytes", WINDOW_BYTES)?;
     if let Some(window) = window.filter(|w| *w > pool) {
         return Err(invalid(format_args!(
-            "{what}: a window of {window} bytes is larger than the pool of {pool}; enlarge the pool (--pool), or make the window smaller"
+            "{what}: window of {window} bytes exceeds the pool of {pool} bytes"
         )));
     }
     Ok(Group {
@@ -94,29 +97,24 @@ pub(super) fn link(attrs: &Attrs<'_>, name: &str, pool: u64) -> Result<Link, Ref
     let n = |id, noun, range| number(attrs, id, &what, noun, range);
     if attrs
         .u32(l::ON_DISCONNECT)
-        .is_some_and(|p| p != nl::DM_REPLICATE_ON_DISCONNECT_ASYNC)
+        .is_some_and(|p| p != nl::OnDisconnect::Async as u32)
     {
-        return Err(not_yet("--on-disconnect fail or freeze", "use async"));
+        return Err(not_yet("--on-disconnect fail or freeze"));
     }
     if attrs
         .u32(l::ON_LOG_FULL)
-        .is_some_and(|p| p != nl::DM_REPLICATE_ON_LOG_FULL_NEEDS_SYNC)
+        .is_some_and(|p| p != nl::OnLogFull::NeedsSync as u32)
     {
-        return Err(not_yet(
-            "--on-log-full map, stall or fail",
-            "use needs-sync",
-        ));
+        return Err(not_yet("--on-log-full map, stall or fail"));
     }
     let mode = match attrs.u32(l::MODE) {
         None => None,
-        Some(n) => {
-            Some(mode(n).ok_or_else(|| invalid(format_args!("{what}: there is no mode {n}")))?)
-        }
+        Some(n) => Some(mode(n).ok_or_else(|| invalid(format_args!("{what}: invalid mode {n}")))?),
     };
     let window = n(l::WINDOW_BYTES, "window in bytes", WINDOW_BYTES)?;
     if let Some(window) = window.filter(|w| *w > pool) {
         return Err(invalid(format_args!(
-            "{what}: a window of {window} bytes is larger than the group's pool of {pool}; enlarge the pool (dmrepl group set --pool), or make the window smaller"
+            "{what}: window of {window} bytes exceeds the group's pool of {pool} bytes"
         )));
     }
     Ok(Link {
@@ -133,7 +131,7 @@ pub(super) fn check_timeout(name: &str, heartbeat_ms: u32, timeout_ms: u32) -> R
         return Ok(());
     }
     Err(invalid(format_args!(
-        "link {name}: a peer timeout of {timeout_ms} ms is less than two heartbeats of {heartbeat_ms} ms; raise --peer-timeout or lower --heartbeat"
+        "link {name}: peer timeout of {timeout_ms} ms is less than two heartbeats of {heartbeat_ms} ms"
     )))
 }
 
@@ -144,7 +142,7 @@ pub(super) fn secret(attrs: &Attrs<'_>, name: &str) -> Result<Option<KVec<u8>>, 
     };
     if !SECRET_BYTES.contains(&(bytes.len() as u64)) {
         return Err(invalid(format_args!(
-            "group {name}: the secret has {} bytes; it must have 1 to 256",
+            "group {name}: invalid secret of {} bytes: 1 to 256 expected",
             bytes.len()
         )));
     }
@@ -162,7 +160,7 @@ fn number(
 ) -> Result<Option<u64>, Refusal> {
     match attrs.uint(id) {
         Some(n) if !range.contains(&n) => Err(invalid(format_args!(
-            "{what}: {noun} {n} is out of range; it must be {} to {}",
+            "{what}: {noun} {n} out of range: {} to {} expected",
             range.start(),
             range.end()
         ))),
@@ -176,13 +174,12 @@ fn ms(n: u64) -> u32 {
 }
 
 fn mode(n: u32) -> Option<Mode> {
-    match n {
-        nl::DM_REPLICATE_MODE_ASYNC => Some(Mode::Async),
-        nl::DM_REPLICATE_MODE_RECEIVED => Some(Mode::Received),
-        nl::DM_REPLICATE_MODE_LOGGED => Some(Mode::Logged),
-        nl::DM_REPLICATE_MODE_APPLIED => Some(Mode::Applied),
-        _ => None,
-    }
+    Some(match nl::Mode::from_u32(n)? {
+        nl::Mode::Async => Mode::Async,
+        nl::Mode::Received => Mode::Received,
+        nl::Mode::Logged => Mode::Logged,
+        nl::Mode::Applied => Mode::Applied,
+    })
 }
 
 /// What a setting belongs to.

@@ -14,8 +14,12 @@ mod parts;
 mod scalars;
 mod volumes;
 
-use super::answer::{answer, entry, of_group as g};
-use crate::{group::Group, registry, uapi as nl};
+use super::answer::{answer, entry};
+use crate::{
+    group::Group,
+    registry,
+    uapi::{a_group as g, cmd},
+};
 use kernel::prelude::*;
 use parts::{Part, Parts};
 use replicate_linux::genl::{Dump, Message, Request};
@@ -24,7 +28,7 @@ use replicate_linux::genl::{Dump, Message, Request};
 const SCALAR_BYTES: usize = 4096;
 /// Room for one part.
 const PART_BYTES: usize = 1600;
-const CMD: u8 = nl::DM_REPLICATE_CMD_GROUP_GET as u8;
+const CMD: u8 = cmd::GROUP_GET;
 
 /// Places of a dump: which group, and from which part of it on (0: the scalars first).
 const GROUP: usize = 0;

@@ -2,8 +2,8 @@
 
 //! The command `takeover`.
 
-use super::answer::{answer, entry, of_group as g};
-use crate::uapi as nl;
+use super::answer::{answer, entry};
+use crate::uapi::{a_group as g, cmd};
 use kernel::prelude::*;
 use replicate_linux::genl::Request;
 
@@ -22,7 +22,7 @@ pub(super) fn takeover(request: &mut Request<'_>) -> Result {
             let done = entry.group.takeover(attrs.flag(g::FORCE))?;
             // It has happened: an answer that cannot be sent does not undo it, status tells the same.
             let told = (|| {
-                let mut m = request.reply(nl::DM_REPLICATE_CMD_TAKEOVER as u8, CAPACITY)?;
+                let mut m = request.reply(cmd::TAKEOVER, CAPACITY)?;
                 m.str(g::NAME, entry.group.name.as_str())?;
                 m.bytes(g::EPOCH, &done.epoch.0)?;
                 m.uint(g::HEAD_SEQ, done.head.0)?;

@@ -37,7 +37,6 @@ enum dm_replicate_srl_policy {
 
 /**
  * enum dm_replicate_group_state - What the group does on this host.
- * @DM_REPLICATE_GROUP_STATE_STARTING: The SRL is being opened and scanned.
  * @DM_REPLICATE_GROUP_STATE_WAITING: At least one volume of the volume table
  *   is not active yet.
  * @DM_REPLICATE_GROUP_STATE_REPLAYING: Records of the log are being written to
@@ -52,7 +51,6 @@ enum dm_replicate_srl_policy {
  *   accepted until the group is added again.
  */
 enum dm_replicate_group_state {
-	DM_REPLICATE_GROUP_STATE_STARTING,
 	DM_REPLICATE_GROUP_STATE_WAITING,
 	DM_REPLICATE_GROUP_STATE_REPLAYING,
 	DM_REPLICATE_GROUP_STATE_HOLDING,
@@ -160,12 +158,8 @@ enum dm_replicate_on_log_full {
  * @DM_REPLICATE_LINK_STATE_STREAMING: The peer is at the head of the log.
  * @DM_REPLICATE_LINK_STATE_SYNCING: The data itself is being copied to the
  *   peer.
- * @DM_REPLICATE_LINK_STATE_LOGGING: Changes are recorded in the change map
- *   only.
  * @DM_REPLICATE_LINK_STATE_NEEDS_SYNC: The peer cannot be brought up to date
  *   from the log; it waits for "sync".
- * @DM_REPLICATE_LINK_STATE_PAUSED: Stopped by the administrator, and kept
- *   stopped.
  * @DM_REPLICATE_LINK_STATE_REFUSED: One of the two hosts refuses the other;
  *   the reason says which and why.
  */
@@ -176,9 +170,7 @@ enum dm_replicate_link_state {
 	DM_REPLICATE_LINK_STATE_CATCHING_UP,
 	DM_REPLICATE_LINK_STATE_STREAMING,
 	DM_REPLICATE_LINK_STATE_SYNCING,
-	DM_REPLICATE_LINK_STATE_LOGGING,
 	DM_REPLICATE_LINK_STATE_NEEDS_SYNC,
-	DM_REPLICATE_LINK_STATE_PAUSED,
 	DM_REPLICATE_LINK_STATE_REFUSED,
 };
 
@@ -443,13 +435,9 @@ enum {
 	DM_REPLICATE_A_GROUP_STATS_BATCHES,
 	DM_REPLICATE_A_GROUP_STATS_LOG_BYTES,
 	DM_REPLICATE_A_GROUP_STATS_LOG_FLUSHES,
-	DM_REPLICATE_A_GROUP_STATS_DATA_WRITES,
-	DM_REPLICATE_A_GROUP_STATS_DATA_BYTES,
-	DM_REPLICATE_A_GROUP_STATS_DATA_FLUSHES,
 	DM_REPLICATE_A_GROUP_STATS_CHECKPOINTS,
 	DM_REPLICATE_A_GROUP_STATS_STALLS,
 	DM_REPLICATE_A_GROUP_STATS_MEMORY_READS,
-	DM_REPLICATE_A_GROUP_STATS_READ_BACKS,
 
 	__DM_REPLICATE_A_GROUP_STATS_MAX,
 	DM_REPLICATE_A_GROUP_STATS_MAX = (__DM_REPLICATE_A_GROUP_STATS_MAX - 1)

@@ -2,8 +2,11 @@
 
 //! What is told of a link.
 
-use super::super::answer::{of_link as l, of_link_stats as s};
-use crate::{group::Group, link::Link, uapi as nl};
+use crate::{
+    group::Group,
+    link::Link,
+    uapi::{self as nl, a_link as l, a_link_stats as s},
+};
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{group::Mode, session::state::State, units::Seq};
 use replicate_linux::genl::Message;
@@ -14,14 +17,14 @@ pub(super) fn tell(m: &mut Message, group: &Group, link: &Link) -> Result {
     m.str(l::NAME, link.name.as_str())?;
     m.fmt(l::LOCAL, format_args!("{}", link.local))?;
     m.fmt(l::PEER, format_args!("{}", link.peer))?;
-    m.u32(l::MODE, mode(now.mode))?;
-    m.u32(l::ON_DISCONNECT, nl::DM_REPLICATE_ON_DISCONNECT_ASYNC)?;
-    m.u32(l::ON_LOG_FULL, nl::DM_REPLICATE_ON_LOG_FULL_NEEDS_SYNC)?;
+    m.u32(l::MODE, mode(now.mode) as u32)?;
+    m.u32(l::ON_DISCONNECT, nl::OnDisconnect::Async as u32)?;
+    m.u32(l::ON_LOG_FULL, nl::OnLogFull::NeedsSync as u32)?;
     let set = &link.settings;
     m.u32(l::HEARTBEAT_MS, set.heartbeat_ms.load(Relaxed))?;
     m.u32(l::PEER_TIMEOUT_MS, set.peer_timeout_ms.load(Relaxed))?;
     m.uint(l::WINDOW_BYTES, now.window_bytes)?;
-    m.u32(l::STATE, state(now.state))?;
+    m.u32(l::STATE, state(now.state) as u32)?;
     m.u32(l::REASON, now.reason.code())?;
     if let Some(text) = now.text.as_ref().and_then(|t| t.to_str().ok()) {
         m.str(l::REASON_TEXT, text)?;
@@ -46,7 +49,7 @@ pub(super) fn tell(m: &mut Message, group: &Group, link: &Link) -> Result {
         m.u32(l::RTT_US, u32::try_from(now.rtt_us).unwrap_or(u32::MAX))?;
     }
     if let Some((done, total)) = now.sync.filter(|(_, total)| *total > 0) {
-        m.u32(l::SYNC_KIND, nl::DM_REPLICATE_SYNC_KIND_FULL)?;
+        m.u32(l::SYNC_KIND, nl::SyncKind::Full as u32)?;
         m.uint(l::SYNC_DONE_BYTES, done)?;
         m.uint(l::SYNC_TOTAL_BYTES, total)?;
     }
@@ -71,24 +74,24 @@ fn stats(m: &mut Message, link: &Link) -> Result {
     })
 }
 
-fn mode(mode: Mode) -> u32 {
+fn mode(mode: Mode) -> nl::Mode {
     match mode {
-        Mode::Async => nl::DM_REPLICATE_MODE_ASYNC,
-        Mode::Received => nl::DM_REPLICATE_MODE_RECEIVED,
-        Mode::Logged => nl::DM_REPLICATE_MODE_LOGGED,
-        Mode::Applied => nl::DM_REPLICATE_MODE_APPLIED,
+        Mode::Async => nl::Mode::Async,
+        Mode::Received => nl::Mode::Received,
+        Mode::Logged => nl::Mode::Logged,
+        Mode::Applied => nl::Mode::Applied,
     }
 }
 
-fn state(state: State) -> u32 {
+fn state(state: State) -> nl::LinkState {
     match state {
-        State::Idle => nl::DM_REPLICATE_LINK_STATE_IDLE,
-        State::Connecting => nl::DM_REPLICATE_LINK_STATE_CONNECTING,
-        State::Handshake => nl::DM_REPLICATE_LINK_STATE_HANDSHAKE,
-        State::CatchingUp => nl::DM_REPLICATE_LINK_STATE_CATCHING_UP,
-        State::Streaming => nl::DM_REPLICATE_LINK_STATE_STREAMING,
-        State::Syncing => nl::DM_REPLICATE_LINK_STATE_SYNCING,
-        State::NeedsSync => nl::DM_REPLICATE_LINK_STATE_NEEDS_SYNC,
-        State::Refused => nl::DM_REPLICATE_LINK_STATE_REFUSED,
+        State::Idle => nl::LinkState::Idle,
+        State::Connecting => nl::LinkState::Connecting,
+        State::Handshake => nl::LinkState::Handshake,
+        State::CatchingUp => nl::LinkState::CatchingUp,
+        State::Streaming => nl::LinkState::Streaming,
+        State::Syncing => nl::LinkState::Syncing,
+        State::NeedsSync => nl::LinkState::NeedsSync,
+        State::Refused => nl::LinkState::Refused,
     }
 }

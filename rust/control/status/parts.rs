@@ -79,9 +79,9 @@ impl Parts {
                 Part::Link(_) => false,
             })
         });
-        let mut strangers = KVec::with_capacity(attached.len(), GFP_KERNEL)?;
+        let mut numberless = KVec::with_capacity(attached.len(), GFP_KERNEL)?;
         for (i, v) in (0u64..).zip(&mut unnumbered) {
-            let _ = strangers.push_within_capacity(Part::Volume(VolumePart {
+            let _ = numberless.push_within_capacity(Part::Volume(VolumePart {
                 key: UNNUMBERED + i,
                 facts: v.describe(),
                 known: false,
@@ -90,7 +90,7 @@ impl Parts {
                 attached: Some(v.clone()),
             }));
         }
-        for p in strangers {
+        for p in numberless {
             let _ = parts.push_within_capacity(p);
         }
         for id in 0..MAX_LINKS {

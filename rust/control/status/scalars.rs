@@ -2,16 +2,13 @@
 
 //! What is told of a group itself: settings, identity, positions, state and its reason, counters.
 
-use super::{
-    super::answer::{of_group as g, of_group_stats as s},
-    parts::Parts,
-};
+use super::parts::Parts;
 use crate::{
     event,
     group::{inner::Phase, Group},
     reason::Reason,
     refuse::Bounded,
-    uapi as nl,
+    uapi::{self as nl, a_group as g, a_group_stats as s},
 };
 use core::fmt::Write as _;
 use kernel::{prelude::*, sync::atomic::Relaxed};
@@ -72,7 +69,7 @@ pub(super) fn tell(m: &mut Message, group: &Group, parts: &Parts) -> Result {
     let (tail, mixture) = group.srl.read(|sb| (sb.tail().seq, sb.inconsistent()))?;
     m.str(g::NAME, group.name.as_str())?;
     m.str(g::SRL, group.srl.path().to_str().unwrap_or("?"))?;
-    m.u32(g::ROLE, role(now.role))?;
+    m.u32(g::ROLE, role(now.role) as u32)?;
     m.uint(g::GENERATION, event::generation())?;
     settings(m, group)?;
     if !identity.uuid.is_none() {
@@ -102,16 +99,16 @@ pub(super) fn tell(m: &mut Message, group: &Group, parts: &Parts) -> Result {
     stats(m, group)
 }
 
-fn role(role: Role) -> u32 {
+fn role(role: Role) -> nl::Role {
     match role {
-        Role::Primary => nl::DM_REPLICATE_ROLE_PRIMARY,
-        Role::Secondary => nl::DM_REPLICATE_ROLE_SECONDARY,
+        Role::Primary => nl::Role::Primary,
+        Role::Secondary => nl::Role::Secondary,
     }
 }
 
 fn settings(m: &mut Message, group: &Group) -> Result {
     let s = &group.settings;
-    m.u32(g::SRL_POLICY, nl::DM_REPLICATE_SRL_POLICY_FAIL)?;
+    m.u32(g::SRL_POLICY, nl::SrlPolicy::Fail as u32)?;
     m.uint(g::POOL_BYTES, s.pool_bytes.load(Relaxed))?;
     m.u32(g::COMMIT_INTERVAL_MS, s.commit_interval_ms.load(Relaxed))?;
     m.uint(g::COMMIT_BYTES, s.commit_bytes.load(Relaxed))?;
@@ -124,24 +121,24 @@ fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Snapshot) -> Resul
     let mut text = Bounded::default();
     // A text that does not fit is cut.
     let (state, reason) = match now.phase {
-        Phase::Failed => (nl::DM_REPLICATE_GROUP_STATE_FAILED, Reason::LogFailed),
+        Phase::Failed => (nl::GroupState::Failed, Reason::LogFailed),
         Phase::Gone => {
             let _ = text.write_str("it is being removed");
-            (nl::DM_REPLICATE_GROUP_STATE_FAILED, Reason::Stopping)
+            (nl::GroupState::Failed, Reason::Stopping)
         }
-        Phase::TakingOver => (nl::DM_REPLICATE_GROUP_STATE_TAKING_OVER, Reason::Takeover),
+        Phase::TakingOver => (nl::GroupState::TakingOver, Reason::Takeover),
         Phase::Holding { .. } | Phase::Active | Phase::Unlogged
             if parts.volumes().next().is_none() =>
         {
             let _ = text.write_str("the group has no volume yet; create one with dmsetup");
-            (nl::DM_REPLICATE_GROUP_STATE_WAITING, Reason::WaitingVolumes)
+            (nl::GroupState::Waiting, Reason::WaitingVolumes)
         }
         Phase::Holding { .. } | Phase::Active | Phase::Unlogged
             if parts.first_absent().is_some() =>
         {
             let name = parts.first_absent().map_or("?", |v| v.facts.name.as_str());
             let _ = write!(text, "volume {name} is not active; create it with dmsetup");
-            (nl::DM_REPLICATE_GROUP_STATE_WAITING, Reason::WaitingVolumes)
+            (nl::GroupState::Waiting, Reason::WaitingVolumes)
         }
         Phase::Holding { .. } | Phase::Active if now.replaying => {
             let _ = write!(
@@ -149,7 +146,7 @@ fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Snapshot) -> Resul
                 "records up to {} of {} are on the data devices",
                 now.applied, now.head
             );
-            (nl::DM_REPLICATE_GROUP_STATE_REPLAYING, Reason::Recovery)
+            (nl::GroupState::Replaying, Reason::Recovery)
         }
         Phase::Holding { until_ns } => {
             let left = until_ns.saturating_sub(clock::monotonic_ns()) / NS_PER_MS;
@@ -157,17 +154,17 @@ fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Snapshot) -> Resul
                 text,
                 "writes wait until every link has answered, for {left} ms more at most"
             );
-            (nl::DM_REPLICATE_GROUP_STATE_HOLDING, Reason::StartWait)
+            (nl::GroupState::Holding, Reason::StartWait)
         }
         Phase::Unlogged => {
             let _ = text.write_str(
                 "unlogged: took over without a ring, writes leave no record and feed no link",
             );
-            (nl::DM_REPLICATE_GROUP_STATE_ACTIVE, Reason::Takeover)
+            (nl::GroupState::Active, Reason::Takeover)
         }
-        Phase::Active => (nl::DM_REPLICATE_GROUP_STATE_ACTIVE, Reason::None),
+        Phase::Active => (nl::GroupState::Active, Reason::None),
     };
-    m.u32(g::STATE, state)?;
+    m.u32(g::STATE, state as u32)?;
     let status = group.status.lock();
     let kept = status.text.as_ref().and_then(|t| t.to_str().ok());
     if text.as_str().is_empty() {
@@ -198,25 +195,22 @@ fn replica(
     now: &Snapshot,
 ) -> Result {
     if now.role == Role::Primary {
-        return m.u32(g::REPLICA_STATE, nl::DM_REPLICATE_REPLICA_STATE_NONE);
+        return m.u32(g::REPLICA_STATE, nl::ReplicaState::None as u32);
     }
     match (replica, mixture) {
         (Replica::Empty, None) => {
-            m.u32(g::REPLICA_STATE, nl::DM_REPLICATE_REPLICA_STATE_EMPTY)?;
+            m.u32(g::REPLICA_STATE, nl::ReplicaState::Empty as u32)?;
             m.str(g::REPLICA_TEXT, "never synchronised")
         }
         (Replica::Consistent, None) if now.consistent => {
-            m.u32(g::REPLICA_STATE, nl::DM_REPLICATE_REPLICA_STATE_CONSISTENT)?;
+            m.u32(g::REPLICA_STATE, nl::ReplicaState::Consistent as u32)?;
             m.fmt(
                 g::REPLICA_TEXT,
                 format_args!("up to record {}", now.applied),
             )
         }
         (_, mixture) => {
-            m.u32(
-                g::REPLICA_STATE,
-                nl::DM_REPLICATE_REPLICA_STATE_INCONSISTENT,
-            )?;
+            m.u32(g::REPLICA_STATE, nl::ReplicaState::Inconsistent as u32)?;
             match mixture {
                 Some(Inconsistent {
                     since,

@@ -2,8 +2,12 @@
 
 //! What is told of a volume.
 
-use super::{super::answer::of_volume as v, parts::VolumePart};
-use crate::{reason::Reason, uapi as nl, volume::State};
+use super::parts::VolumePart;
+use crate::{
+    reason::Reason,
+    uapi::{a_volume as v, VolumeState},
+    volume::State,
+};
 use kernel::prelude::*;
 use replicate_linux::genl::Message;
 
@@ -34,7 +38,7 @@ pub(super) fn tell(m: &mut Message, part: &VolumePart) -> Result {
 fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
     let Some(volume) = &part.attached else {
         return (
-            nl::DM_REPLICATE_VOLUME_STATE_ABSENT,
+            VolumeState::Absent as u32,
             Reason::WaitingVolumes,
             "in the volume table, but no device-mapper device is active; create it with dmsetup",
         );

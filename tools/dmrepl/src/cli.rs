@@ -278,7 +278,7 @@ impl Sync {
 fn name(text: &str) -> Result<Name, String> {
     Name::new(text.as_bytes()).ok_or_else(|| {
         format!(
-            "'{text}' is not a name; names have 1 to {} characters of A-Z a-z 0-9 . _ + : @ -",
+            "invalid name '{text}': 1 to {} characters of A-Z a-z 0-9 . _ + : @ - expected",
             uapi::NAME_MAX
         )
     })
@@ -289,7 +289,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     text.parse()
         .or_else(|_| bare.parse().map(|ip| SocketAddr::new(ip, DEFAULT_PORT)))
-        .map_err(|_| format!("'{text}' is not an address; give an IP address and port, such as 10.0.0.1:{DEFAULT_PORT} or [fd00::1]:{DEFAULT_PORT}"))
+        .map_err(|_| format!("invalid address '{text}': an IP address and port expected, as 10.0.0.1:{DEFAULT_PORT} or [fd00::1]:{DEFAULT_PORT}"))
 }
 
 /// Accepts the names of one of the kernel's enums and yields the number.
@@ -302,7 +302,7 @@ fn mode(text: &str) -> Result<u32, String> {
     let name = if text == "sync" { "received" } else { text };
     uapi::value_of(uapi::MODE, name).ok_or_else(|| {
         format!(
-            "'{text}' is not a mode; the modes are {} (sync means received)",
+            "invalid mode '{text}': {} or sync (received) expected",
             uapi::MODE.join(", ")
         )
     })
@@ -405,20 +405,20 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        assert!(refused("group add d/b --srl x").contains("'d/b' is not a name"));
+        assert!(refused("group add d/b --srl x").contains("invalid name 'd/b'"));
         assert!(refused(&format!("group del {}", "x".repeat(64))).contains("1 to 63"));
         assert!(refused("link add db dr --local node1:7790 --peer 10.0.0.2")
-            .contains("'node1:7790' is not an address"));
-        assert!(refused("link set db dr --mode semi").contains("'semi' is not a mode"));
+            .contains("invalid address 'node1:7790'"));
+        assert!(refused("link set db dr --mode semi").contains("invalid mode 'semi'"));
         assert!(refused("group add db --srl x --role master").contains("primary, secondary"));
-        assert!(refused("group set db --pool lots").contains("'lots' is not a size"));
+        assert!(refused("group set db --pool lots").contains("invalid size 'lots'"));
         assert!(refused("group add db").contains("--srl"));
         assert!(refused("frobnicate").contains("frobnicate"));
     }
 
     #[test]
     fn the_longest_names_fit_into_the_netlink_policy() {
-        let longest = "x".repeat(usize::try_from(uapi::NAME_MAX).unwrap());
+        let longest = "x".repeat(uapi::NAME_MAX);
         assert!(name(&longest).is_ok());
         assert!(name(&format!("{longest}x")).is_err());
     }

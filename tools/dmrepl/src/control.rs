@@ -182,7 +182,7 @@ fn something_to_set(name: &Builder, attrs: &Builder, command: &str) -> Result {
 fn device_path(device: &Path) -> Result<String> {
     let absolute = path::absolute(device)
         .map_err(|e| Error::io(format!("cannot use the path {}", device.display()), &e))?;
-    let limit = usize::try_from(uapi::PATH_MAX).unwrap_or(usize::MAX);
+    let limit = uapi::PATH_MAX;
     match absolute.to_str() {
         Some(path) if path.len() <= limit => Ok(path.to_string()),
         Some(path) => Err(Error::new(format!(

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     error::{warn, Error, Result},
     netlink::{attr::Attrs, Connection},
-    time::rfc3339,
+    size::rfc3339,
     uapi::{self, a_event, name_of},
 };
 

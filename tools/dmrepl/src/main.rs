@@ -15,7 +15,6 @@ mod secret;
 mod size;
 mod srl;
 mod status;
-mod time;
 mod uapi;
 mod version;
 
@@ -79,7 +78,7 @@ fn show_status(group: Option<&Name>, json: bool) -> Result {
         return print(&text);
     }
     let world = render::World {
-        now_ns: time::now_ns(),
+        now_ns: size::now_ns(),
         device_name: &render::device_name,
     };
     print(&render::status(&groups, &world))

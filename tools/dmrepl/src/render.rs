@@ -207,7 +207,7 @@ fn behind(link: &Link) -> Option<String> {
     Some(text)
 }
 
-/// Columns as wide as their widest cell; nothing at all without rows. A last column in which no row has anything to say is left out.
+/// Returns the lines of a table; none without rows. A last column in which no row has anything is left out.
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Vec<String> {
     let rows: Vec<[String; N]> = rows.collect();
     if rows.is_empty() {
@@ -215,28 +215,15 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
     }
     let empty_last = rows.iter().all(|r| r.last().is_some_and(|c| c == NOTHING));
     let columns = if empty_last { N - 1 } else { N };
-    let all: Vec<Vec<&str>> = std::iter::once(head.to_vec())
-        .chain(rows.iter().map(|r| r.iter().map(String::as_str).collect()))
-        .map(|cells| cells.into_iter().take(columns).collect())
-        .collect();
-    let width = |i: usize| {
-        all.iter()
-            .filter_map(|c| c.get(i))
-            .map(|c| c.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    all.iter()
-        .map(|cells| {
-            let line: Vec<String> = cells
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("  {cell:<width$}"))
-                .collect();
-            line.concat().trim_end().to_string()
-        })
-        .collect()
+    let mut table = comfy_table::Table::new();
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_header(head.iter().take(columns))
+        .add_rows(rows.iter().map(|r| r.iter().take(columns)));
+    for column in table.column_iter_mut() {
+        column.set_padding((2, 0));
+    }
+    table.trim_fmt().lines().map(str::to_string).collect()
 }
 
 #[cfg(test)]
@@ -325,17 +312,17 @@ mod tests {
         assert_eq!(
             render(&[sample()]),
             "\
-group db: primary, active for 60.0 s
+group db: primary, active for 1m
   srl       /dev/vdc, 32 MiB of 1 GiB used (4%)
   memory    3 MiB of 64 MiB used
   records   head 1200, committed 1190
   VOLUME  STATE   SIZE    DEVICE               DATA
   data    active  20 GiB  /dev/mapper/db-data  254:16
   logs    absent  20 GiB  -                    254:16
-  LINK   MODE      STATE                  BEHIND                    PEER           REASON
-  near   received  streaming, in-sync     nothing                   10.0.0.2:7790  -
-  dr     async     connecting             12 writes, 48 KiB, 2.1 s  10.0.0.2:7790  unreachable: 10.0.0.2:7790: connection refused
-  third  async     syncing, 25% of 4 GiB  -                         10.0.0.2:7790  -"
+  LINK   MODE      STATE                  BEHIND                       PEER           REASON
+  near   received  streaming, in-sync     nothing                      10.0.0.2:7790  -
+  dr     async     connecting             12 writes, 48 KiB, 2s 100ms  10.0.0.2:7790  unreachable: 10.0.0.2:7790: connection refused
+  third  async     syncing, 25% of 4 GiB  -                            10.0.0.2:7790  -"
         );
     }
 
@@ -394,7 +381,7 @@ group db: secondary, waiting
         assert_eq!(link_state(&link(0, 0)), "-, 100% of 0 B");
         assert_eq!(
             link_state(&link(u64::MAX / 2, u64::MAX)),
-            "-, 49% of 16384 PiB"
+            "-, 49% of 16 EiB"
         );
     }
 }

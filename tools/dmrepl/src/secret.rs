@@ -25,10 +25,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
         warn(format!("{}: {text}", path.display()));
     }
 
-    let limit = usize::try_from(uapi::SECRET_MAX).unwrap_or(usize::MAX);
+    let limit = uapi::SECRET_MAX;
     let mut secret = Vec::new();
     // One byte for the newline, one to see that there is more.
-    file.take(u64::from(uapi::SECRET_MAX) + 2)
+    file.take(uapi::SECRET_MAX as u64 + 2)
         .read_to_end(&mut secret)
         .map_err(failed)?;
     if secret.last() == Some(&b'\n') {

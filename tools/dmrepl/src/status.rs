@@ -176,13 +176,9 @@ from_attrs! {
         batches: Option<u64> = BATCHES uint,
         log_bytes: Option<u64> = LOG_BYTES uint,
         log_flushes: Option<u64> = LOG_FLUSHES uint,
-        data_writes: Option<u64> = DATA_WRITES uint,
-        data_bytes: Option<u64> = DATA_BYTES uint,
-        data_flushes: Option<u64> = DATA_FLUSHES uint,
         checkpoints: Option<u64> = CHECKPOINTS uint,
         stalls: Option<u64> = STALLS uint,
         memory_reads: Option<u64> = MEMORY_READS uint,
-        read_backs: Option<u64> = READ_BACKS uint,
     }
 }
 

@@ -79,6 +79,11 @@ impl Refusal {
 
         let error = Error::new(what);
         match self.errno {
+            libc::EBUSY if command == cmd::GROUP_DEL => error
+                .hint("Remove its links (dmrepl link del) and its devices (dmsetup remove) first."),
+            libc::EKEYREJECTED if command == cmd::LINK_ADD => {
+                error.hint("Set one first: dmrepl group set GROUP --secret-file FILE.")
+            }
             libc::EPERM | libc::EACCES if self.message.is_none() => error
                 .hint("This needs CAP_NET_ADMIN: run it as root.")
                 .exit(Exit::NotPermitted),

@@ -43,8 +43,7 @@ impl NetlinkSerializable for Message {
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        let version = u8::try_from(uapi::FAMILY_VERSION).unwrap_or(u8::MAX);
-        let header = [self.cmd, version, 0, 0];
+        let header = [self.cmd, uapi::FAMILY_VERSION, 0, 0];
         for (to, from) in buffer.iter_mut().zip(header.iter().chain(&self.body)) {
             *to = *from;
         }

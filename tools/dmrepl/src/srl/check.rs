@@ -21,8 +21,7 @@ use super::{
 use crate::{
     error::{warn, Error, Result},
     print,
-    size::human_size,
-    time::rfc3339,
+    size::{human_size, rfc3339},
 };
 
 /// Checks a device.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{warn, Error, Exit, Result},
     output_failed,
-    time::rfc3339,
+    size::rfc3339,
 };
 
 /// One line. The names of the fields are part of the tool's interface.
