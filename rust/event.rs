@@ -39,7 +39,7 @@ struct About<'a> {
     reason: Option<Reason>,
 }
 
-/// The newest event's number.
+/// Returns the newest event's number.
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Relaxed)
 }

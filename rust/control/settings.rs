@@ -59,7 +59,7 @@ pub(super) struct Link {
     pub(super) window_bytes: Option<u64>,
 }
 
-/// The settings of group `name` with what the command says about them.
+/// Returns the settings of group `name` with what the command says about them.
 pub(super) fn group(attrs: &Attrs<'_>, name: &str, now: Group) -> Result<Group, Refusal> {
     let what = Owner("group", name);
     if let Some(policy) = attrs.u32(g::SRL_POLICY) {
@@ -91,7 +91,7 @@ pub(super) fn group(attrs: &Attrs<'_>, name: &str, now: Group) -> Result<Group, 
     })
 }
 
-/// What the command says about the settings of link `name`; `pool`: what its window may have at most.
+/// Returns what the command says about the settings of link `name`; `pool`: what its window may have at most.
 pub(super) fn link(attrs: &Attrs<'_>, name: &str, pool: u64) -> Result<Link, Refusal> {
     let what = Owner("link", name);
     let n = |id, noun, range| number(attrs, id, &what, noun, range);
@@ -135,7 +135,7 @@ pub(super) fn check_timeout(name: &str, heartbeat_ms: u32, timeout_ms: u32) -> R
     )))
 }
 
-/// The secret that the command brings.
+/// Returns the secret that the command brings.
 pub(super) fn secret(attrs: &Attrs<'_>, name: &str) -> Result<Option<KVec<u8>>, Refusal> {
     let Some(bytes) = attrs.bytes(g::SECRET) else {
         return Ok(None);

@@ -106,17 +106,17 @@ impl Parts {
         self.0.len()
     }
 
-    /// Those whose key is at least `from`.
+    /// Returns those whose key is at least `from`.
     pub(super) fn at_least(&self, from: u64) -> impl Iterator<Item = &Part> {
         self.0.iter().filter(move |p| p.key() >= from)
     }
 
-    /// The first volume of the table that is not attached.
+    /// Returns the first volume of the table that is not attached.
     pub(super) fn first_absent(&self) -> Option<&VolumePart> {
         self.volumes().find(|v| v.attached.is_none())
     }
 
-    /// All volumes.
+    /// Returns all volumes.
     pub(super) fn volumes(&self) -> impl Iterator<Item = &VolumePart> {
         self.0.iter().filter_map(|p| match p {
             Part::Volume(v) => Some(v),

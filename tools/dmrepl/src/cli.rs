@@ -260,7 +260,7 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// The kind that was asked for, by the name that the kernel knows.
+    /// Returns the kind that was asked for, by the name that the kernel knows.
     pub fn kind(&self) -> &'static str {
         match self {
             Sync {
@@ -274,7 +274,7 @@ impl Sync {
     }
 }
 
-/// A name of a group or link, as the formats on disk and wire allow it.
+/// Returns a name of a group or link, as the formats on disk and wire allow it.
 fn name(text: &str) -> Result<Name, String> {
     Name::new(text.as_bytes()).ok_or_else(|| {
         format!(

@@ -178,7 +178,7 @@ fn something_to_set(name: &Builder, attrs: &Builder, command: &str) -> Result {
     Ok(())
 }
 
-/// An absolute path for the kernel, which opens it as this process would.
+/// Returns an absolute path for the kernel, which opens it as this process would.
 fn device_path(device: &Path) -> Result<String> {
     let absolute = path::absolute(device)
         .map_err(|e| Error::io(format!("cannot use the path {}", device.display()), &e))?;

@@ -33,7 +33,7 @@ pub struct Error {
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// What failed, on which object, and why.
+    /// Returns what failed, on which object, and why.
     pub fn new(what: impl Into<String>) -> Self {
         Error {
             what: what.into(),
@@ -42,7 +42,7 @@ impl Error {
         }
     }
 
-    /// An I/O error with what was being done.
+    /// Returns an I/O error with what was being done.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         let exit = match error.kind() {
             std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
@@ -63,7 +63,7 @@ impl Error {
         self
     }
 
-    /// The exit code.
+    /// Returns the exit code.
     pub fn exit_code(&self) -> u8 {
         self.exit as u8
     }
@@ -79,7 +79,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The text of an error without Rust's "(os error N)".
+/// Returns the text of an error without Rust's "(os error N)".
 pub fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {

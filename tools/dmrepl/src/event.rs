@@ -81,7 +81,7 @@ impl Event {
 struct Generations(HashMap<String, u64>);
 
 impl Generations {
-    /// How many events of the group were missed before this one.
+    /// Returns how many events of the group were missed before this one.
     fn missed(&mut self, event: &Event) -> u64 {
         match self.0.insert(event.group.clone(), event.generation) {
             // A group that was removed and added again starts again.

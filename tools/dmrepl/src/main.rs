@@ -92,7 +92,7 @@ fn print(text: &str) -> Result {
         .map_err(output_failed)
 }
 
-/// An error of stdout. A reader that has gone away has seen enough: no words then.
+/// Returns an error of stdout. A reader that has gone away has seen enough: no words then.
 fn output_failed(error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(0);

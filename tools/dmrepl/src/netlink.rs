@@ -78,7 +78,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The version of the family that the loaded module has.
+    /// Returns the version of the family that the loaded module has.
     pub fn family_version(&self) -> u32 {
         self.family.version
     }
@@ -245,7 +245,7 @@ fn open_socket() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The messages of one receive.
+/// Returns the messages of one receive.
 fn split(mut rest: &[u8]) -> io::Result<Vec<Datagram>> {
     let mut messages = Vec::new();
     while !rest.is_empty() {

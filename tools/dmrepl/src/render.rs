@@ -15,7 +15,7 @@ pub struct World<'a> {
     pub device_name: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// The name of a device "major:minor": /dev/mapper's for a device-mapper device.
+/// Returns the name of a device "major:minor": /dev/mapper's for a device-mapper device.
 pub fn device_name(numbers: &str) -> Option<String> {
     let valid = numbers
         .split_once(':')
@@ -29,7 +29,7 @@ pub fn device_name(numbers: &str) -> Option<String> {
     Some(format!("/dev/{name}"))
 }
 
-/// All groups.
+/// Returns all groups.
 pub fn status(groups: &[Group], world: &World<'_>) -> String {
     if groups.is_empty() {
         return "no groups on this host".into();

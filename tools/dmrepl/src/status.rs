@@ -197,7 +197,7 @@ from_attrs! {
     }
 }
 
-/// The groups of a dump. A group may be spread over several messages: the first has its scalars,
+/// Returns the groups of a dump. A group may be spread over several messages: the first has its scalars,
 /// each has some of its volumes and links.
 pub fn groups(messages: &[Attrs]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();

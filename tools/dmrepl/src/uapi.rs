@@ -8,7 +8,7 @@ mod generated;
 
 pub use generated::*;
 
-/// The value that a name of a table stands for.
+/// Returns the value that a name of a table stands for.
 pub fn value_of(table: &[&str], name: &str) -> Option<u32> {
     table
         .iter()
@@ -16,7 +16,7 @@ pub fn value_of(table: &[&str], name: &str) -> Option<u32> {
         .and_then(|i| u32::try_from(i).ok())
 }
 
-/// The name of a value; a newer module may send one that this tool does not know.
+/// Returns the name of a value; a newer module may send one that this tool does not know.
 pub fn name_of(table: &'static [&'static str], value: u32) -> String {
     match usize::try_from(value).ok().and_then(|i| table.get(i)) {
         Some(name) => (*name).to_string(),
@@ -24,7 +24,7 @@ pub fn name_of(table: &'static [&'static str], value: u32) -> String {
     }
 }
 
-/// The name of an attribute of a set.
+/// Returns the name of an attribute of a set.
 pub fn attribute_name(names: &[&'static str], kind: u16) -> Option<&'static str> {
     names.get(usize::from(kind).checked_sub(1)?).copied()
 }

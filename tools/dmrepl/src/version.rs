@@ -8,7 +8,7 @@ use crate::{netlink::Connection, uapi};
 
 const MODULE: &str = "/sys/module/dm_replicate";
 
-/// What there is to say. That the module is not loaded is no error here.
+/// Returns what there is to say. That the module is not loaded is no error here.
 pub fn text() -> String {
     let mut lines = vec![
         format!("dmrepl {}", env!("CARGO_PKG_VERSION")),

@@ -96,7 +96,7 @@ impl Attrs {
         Attrs { list }
     }
 
-    /// The bytes of the first attribute of a kind.
+    /// Returns the bytes of the first attribute of a kind.
     pub fn bytes(&self, kind: u16) -> Option<&[u8]> {
         self.list
             .iter()
@@ -104,7 +104,7 @@ impl Attrs {
             .map(|(_, v)| v.as_slice())
     }
 
-    /// A string up to its terminating zero; what is not UTF-8 in it is replaced.
+    /// Returns a string up to its terminating zero; what is not UTF-8 in it is replaced.
     pub fn string(&self, kind: u16) -> Option<String> {
         let bytes = self.bytes(kind)?;
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
@@ -113,17 +113,17 @@ impl Attrs {
             .map(|b| String::from_utf8_lossy(b).into_owned())
     }
 
-    /// A 16-bit number.
+    /// Returns a 16-bit number.
     pub fn u16(&self, kind: u16) -> Option<u16> {
         self.bytes(kind)?.try_into().ok().map(u16::from_ne_bytes)
     }
 
-    /// A 32-bit number.
+    /// Returns a 32-bit number.
     pub fn u32(&self, kind: u16) -> Option<u32> {
         self.bytes(kind)?.try_into().ok().map(u32::from_ne_bytes)
     }
 
-    /// A number of type uint, in either of its lengths.
+    /// Returns a number of type uint, in either of its lengths.
     pub fn uint(&self, kind: u16) -> Option<u64> {
         let bytes = self.bytes(kind)?;
         match bytes.len() {
@@ -133,17 +133,17 @@ impl Attrs {
         }
     }
 
-    /// Whether a flag is set.
+    /// Returns whether a flag is set.
     pub fn flag(&self, kind: u16) -> bool {
         self.bytes(kind).is_some()
     }
 
-    /// The attributes within the first one of a kind.
+    /// Returns the attributes within the first one of a kind.
     pub fn nest(&self, kind: u16) -> Option<Attrs> {
         self.bytes(kind).map(Attrs::parse)
     }
 
-    /// The attributes within each one of a kind.
+    /// Returns the attributes within each one of a kind.
     pub fn each(&self, kind: u16) -> impl Iterator<Item = Attrs> + '_ {
         self.list
             .iter()
@@ -151,7 +151,7 @@ impl Attrs {
             .map(|(_, v)| Attrs::parse(v))
     }
 
-    /// Every attribute taken as a nest: an array in the old style.
+    /// Returns every attribute taken as a nest: an array in the old style.
     pub fn nests(&self) -> impl Iterator<Item = Attrs> + '_ {
         self.list.iter().map(|(_, v)| Attrs::parse(v))
     }

@@ -62,7 +62,7 @@ impl Refusal {
         }
     }
 
-    /// The error for the user.
+    /// Returns the error for the user.
     pub fn explain(&self, doing: &str, command: u8) -> Error {
         let why = match &self.message {
             Some(message) => message.clone(),

@@ -22,7 +22,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message to be sent.
+    /// Returns a message to be sent.
     pub fn new(family: u16, cmd: u8, attrs: &Builder) -> Self {
         Message {
             family,

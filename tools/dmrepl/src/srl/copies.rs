@@ -87,7 +87,7 @@ impl Copies {
     }
 }
 
-/// A buffer for one superblock.
+/// Returns a buffer for one superblock.
 pub fn buffer() -> Buffer {
     Buffer::zeroed(SUPERBLOCK_BYTES)
 }

@@ -77,22 +77,22 @@ impl Device {
         })
     }
 
-    /// Its path, for messages.
+    /// Returns its path, for messages.
     pub fn path(&self) -> std::path::Display<'_> {
         self.path.display()
     }
 
-    /// Its size.
+    /// Returns its size.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Its physical block.
+    /// Returns its physical block.
     pub fn block(&self) -> u32 {
         self.block
     }
 
-    /// Whether somebody else has it in use, so that what is read may change meanwhile.
+    /// Returns whether somebody else has it in use, so that what is read may change meanwhile.
     pub fn live(&self) -> bool {
         self.live
     }

@@ -184,7 +184,7 @@ pub fn run(path: &Path, all: bool, json: bool) -> Result {
     verdict(&device, &outcome)
 }
 
-/// Whether the history as it is now gives `seq` to that epoch; what is folded is believed.
+/// Returns whether the history as it is now gives `seq` to that epoch; what is folded is believed.
 fn owns(lineage: &Lineage<'_>, epoch: &EpochId, seq: Seq) -> bool {
     lineage.at(seq).is_none_or(|e| e.id == *epoch)
 }

@@ -62,7 +62,7 @@ pub fn run(path: &Path, ring: bool, force: bool) -> Result {
     print(&summary(&device, superblock))
 }
 
-/// What is on the device; an SRL is named by its group.
+/// Returns what is on the device; an SRL is named by its group.
 fn on_it(device: &Device) -> Result<Option<String>> {
     let mut buffer = copies::buffer();
     if let Ok(superblock) = Copies::read(device)?.newest(device, &mut buffer) {

@@ -65,7 +65,7 @@ impl Batch {
         }
     }
 
-    /// Whether every payload is what its header says.
+    /// Returns whether every payload is what its header says.
     pub fn whole(&self) -> bool {
         self.records.iter().all(|e| e.payload != Some(false))
     }
@@ -125,7 +125,7 @@ impl<'d> Reader<'d> {
         self.block
     }
 
-    /// The bytes at an offset of the ring, as many as a batch may have.
+    /// Returns the bytes at an offset of the ring, as many as a batch may have.
     fn at(&mut self, offset: u64) -> Result<&[u8]> {
         let (start, buffer) = &self.window;
         let have = (buffer.len() as u64).saturating_sub(offset.saturating_sub(*start));
@@ -142,7 +142,7 @@ impl<'d> Reader<'d> {
         Ok(buffer.get(skip..).unwrap_or(&[]))
     }
 
-    /// The batch of this group at an offset, if a whole descriptor is there.
+    /// Returns the batch of this group at an offset, if a whole descriptor is there.
     fn batch(&mut self, offset: Bytes) -> Result<Option<Batch>> {
         let place = BatchPlace {
             group: self.group,
@@ -157,7 +157,7 @@ impl<'d> Reader<'d> {
             .map(|head| Batch::new(&head, bytes, start.0)))
     }
 
-    /// The places of all batches that can still be read, oldest first.
+    /// Returns the places of all batches that can still be read, oldest first.
     pub fn all(&mut self) -> Result<BTreeSet<Place>> {
         let mut places = BTreeSet::new();
         let mut offset = 0;
@@ -175,14 +175,14 @@ impl<'d> Reader<'d> {
         Ok(places)
     }
 
-    /// The batch at a place, if it is still there.
+    /// Returns the batch at a place, if it is still there.
     pub fn batch_at(&mut self, place: Place) -> Result<Option<Batch>> {
         let offset = Bytes(place.0.checked_rem(self.area.length.0).unwrap_or(0));
         let batch = self.batch(offset)?;
         Ok(batch.filter(|b| self.place(&b.head) == place))
     }
 
-    /// The place of a batch.
+    /// Returns the place of a batch.
     pub fn place(&self, head: &BatchHead) -> Place {
         Place(
             head.lap
@@ -191,7 +191,7 @@ impl<'d> Reader<'d> {
         )
     }
 
-    /// Where the part begins that is still needed.
+    /// Returns where the part begins that is still needed.
     pub fn tail(&self, superblock: &Superblock) -> Place {
         let tail = superblock.tail();
         Place(

@@ -38,7 +38,7 @@ const FRONT: [(usize, &[u8], &str); 15] = [
 
 const ZFS: &str = "a ZFS pool member";
 
-/// What is on the device, or nothing.
+/// Returns what is on the device, or nothing.
 pub fn find(device: &Device) -> Result<Option<String>> {
     let front = device.read(0, LOOK_BYTES as usize)?;
     let at = device.bytes().saturating_sub(LOOK_BYTES);
@@ -82,7 +82,7 @@ fn zfs(front: &[u8]) -> Option<&'static str> {
     any.then_some(ZFS)
 }
 
-/// What lies at the end of a device; `size` tells how far an offset is from there.
+/// Returns what lies at the end of a device; `size` tells how far an offset is from there.
 fn at_end(end: &[u8], size: u64) -> Option<&'static str> {
     let from_end = |back: u64| end.len().checked_sub(usize::try_from(back).ok()?);
     let is = |back: u64, magic: &[u8]| from_end(back).is_some_and(|at| starts(end, at, magic));
@@ -110,7 +110,7 @@ mod tests {
 
     const SIZE: usize = 4 << 20;
 
-    /// What is found on a disk with something at one place.
+    /// Returns what is found on a disk with something at one place.
     fn with(at: usize, bytes: &[u8]) -> Option<String> {
         let mut disk = vec![0; SIZE];
         disk[at..at + bytes.len()].copy_from_slice(bytes);

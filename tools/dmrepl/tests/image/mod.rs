@@ -142,7 +142,7 @@ impl Image {
         }
     }
 
-    /// The current epoch.
+    /// Returns the current epoch.
     pub fn epoch(&self) -> EpochId {
         let sb = Superblock::ref_from(&self.superblock).expect("a whole superblock");
         sb.lineage().newest().expect("an epoch").id
@@ -213,7 +213,7 @@ impl Image {
         self.change(|sb| sb.set_tail(tail));
     }
 
-    /// Where the payload of a record lies in the file: searched for, not computed.
+    /// Returns where the payload of a record lies in the file: searched for, not computed.
     pub fn payload_at(&self, seq: u64) -> usize {
         let batch = self
             .batches
