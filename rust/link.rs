@@ -41,7 +41,7 @@ use crate::{
     event::{self, Code, Severity},
     group::{Counter, Group},
     reason::Reason,
-    refuse::Refusal,
+    refuse::Text,
 };
 use core::fmt;
 use kernel::{
@@ -316,8 +316,8 @@ impl Link {
         reason: Reason,
         text: fmt::Arguments<'_>,
     ) -> Actions {
-        let refusal = Refusal::new(EIO, text);
-        let owned = CString::try_from_fmt(fmt!("{}", refusal.text())).ok();
+        let shown = Text::new(text);
+        let owned = CString::try_from_fmt(fmt!("{}", shown.as_str())).ok();
         let (actions, told) = {
             let mut v = self.view.lock();
             let (next, actions) = state::step(v.state, event);
@@ -350,8 +350,15 @@ impl Link {
                 | State::Streaming
                 | State::Syncing => Severity::Info,
             };
-            let line = Refusal::new(EIO, format_args!("{}: {}", state.name(), refusal.text()));
-            event::link(group, self, Code::LinkState, severity, reason, line.text());
+            let line = Text::new(format_args!("{}: {}", state.name(), shown.as_str()));
+            event::link(
+                group,
+                self,
+                Code::LinkState,
+                severity,
+                reason,
+                line.as_str(),
+            );
         }
         actions
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A refusal: an errno with the sentence that a user reads.
+//! A refusal: an errno with the text that a user reads.
 //!
 //! Made where the cause is known, carried up to netlink (extack), device-mapper (the kernel log) or a
-//! link's reason. The text names the object, the cause and the way out.
+//! link's reason. The text names the object and the cause.
 
 use core::fmt::{self, Write as _};
 use kernel::{prelude::*, str::CString};
@@ -11,32 +11,47 @@ use kernel::{prelude::*, str::CString};
 /// Longest text, in bytes.
 const MAX_TEXT: usize = 400;
 
+/// A formatted text of at most [`MAX_TEXT`] bytes.
+pub(crate) struct Text(Option<CString>);
+
+impl Text {
+    /// Formats a text; a longer one is cut. May sleep. Without memory the text is missing.
+    #[inline(never)]
+    pub(crate) fn new(text: fmt::Arguments<'_>) -> Self {
+        let mut bounded = Bounded::default();
+        // A text that is too long is cut; that is no failure.
+        let _ = bounded.write_fmt(text);
+        Text(CString::try_from_fmt(format_args!("{}", bounded.as_str())).ok())
+    }
+
+    /// Returns the text.
+    pub(crate) fn as_str(&self) -> &str {
+        match &self.0 {
+            Some(t) => t.to_str().unwrap_or("(text is not UTF-8)"),
+            None => "out of memory",
+        }
+    }
+}
+
 /// Why something is not done.
 pub(crate) struct Refusal {
     /// The errno for programs.
     pub(crate) error: Error,
-    text: Option<CString>,
+    text: Text,
 }
 
 impl Refusal {
-    /// A refusal with its text. May sleep. Where no memory is left for the text the errno stays.
-    #[inline(never)]
+    /// Returns a refusal with its text. May sleep.
     pub(crate) fn new(error: Error, text: fmt::Arguments<'_>) -> Self {
-        let mut bounded = Bounded::default();
-        // A text that is too long is cut; that is no failure.
-        let _ = bounded.write_fmt(text);
         Refusal {
             error,
-            text: CString::try_from_fmt(format_args!("{}", bounded.as_str())).ok(),
+            text: Text::new(text),
         }
     }
 
-    /// The sentence.
+    /// Returns the text.
     pub(crate) fn text(&self) -> &str {
-        match &self.text {
-            Some(t) => t.to_str().unwrap_or("(text is not UTF-8)"),
-            None => "no further reason known",
-        }
+        self.text.as_str()
     }
 }
 
@@ -53,7 +68,7 @@ impl From<kernel::alloc::AllocError> for Refusal {
     fn from(_: kernel::alloc::AllocError) -> Self {
         Refusal {
             error: ENOMEM,
-            text: None,
+            text: Text(None),
         }
     }
 }
@@ -80,7 +95,7 @@ impl Default for Bounded {
 }
 
 impl Bounded {
-    /// What was written so far.
+    /// Returns what was written so far.
     pub(crate) fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
         core::str::from_utf8(bytes).unwrap_or("")

@@ -41,7 +41,7 @@ impl Entry {
         self.commands.lock()
     }
 
-    /// Its number: higher than that of every group added before it.
+    /// Returns its number: higher than that of every group added before it.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -67,29 +67,29 @@ global_mutex! {
     struct Adding(()) = ();
 }
 
-/// The group of that name. May sleep.
+/// Returns the group of that name. May sleep.
 pub(crate) fn find(name: &Name) -> Option<Arc<Group>> {
     entry(name).map(|e| e.group.clone())
 }
 
-/// The entry of the group of that name. May sleep.
+/// Returns the entry of the group of that name. May sleep.
 pub(crate) fn entry(name: &Name) -> Option<Arc<Entry>> {
     let list = Groups.lock();
     list.entries.iter().find(|e| e.group.name == *name).cloned()
 }
 
-/// The first group whose number is at least `from`. May sleep.
+/// Returns the first group whose number is at least `from`. May sleep.
 pub(crate) fn from_number(from: u64) -> Option<Arc<Entry>> {
     let list = Groups.lock();
     list.entries.iter().find(|e| e.number >= from).cloned()
 }
 
-/// Which groups there are, as a number that changes with them. May sleep.
+/// Returns which groups there are, as a number that changes with them. May sleep.
 pub(crate) fn generation() -> u32 {
     Groups.lock().generation
 }
 
-/// The listeners that the groups' links share, made for the first link. May sleep.
+/// Returns the listeners that the groups' links share, made for the first link. May sleep.
 pub(crate) fn listeners() -> Result<Arc<Listeners>, Refusal> {
     let mut list = Groups.lock();
     if let Some(l) = &list.listeners {
@@ -116,7 +116,7 @@ pub(crate) fn add(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
             let name = config.name.as_str();
             return Err(Refusal::new(
                 EEXIST,
-                format_args!("group {name} is there already; change it with 'dmrepl group set {name}', or remove it first: dmrepl group del {name}"),
+                format_args!("group {name} already exists"),
             ));
         }
         list.entries.reserve(1, GFP_KERNEL)?;
@@ -175,20 +175,15 @@ fn end(group: &Group) {
     group.stop();
 }
 
-/// The refusal of a command for a group that is not there.
+/// Returns the refusal of a command for a group that is not there.
 pub(crate) fn unknown(name: &str) -> Refusal {
-    Refusal::new(
-        ENOENT,
-        format_args!(
-            "there is no group {name} on this host; 'dmrepl status' lists the groups, 'dmrepl group add {name} --srl DEVICE' adds it"
-        ),
-    )
+    Refusal::new(ENOENT, format_args!("unknown group '{name}'"))
 }
 
 fn unloading() -> Refusal {
     Refusal::new(
         ESHUTDOWN,
-        format_args!("the module dm_replicate is being unloaded; load it again"),
+        format_args!("the module dm_replicate is being unloaded"),
     )
 }
 

@@ -107,7 +107,7 @@ impl Options {
                 }
                 other => {
                     return Err(bad(format_args!(
-                        "unknown option '{other}'; known are block_size and discard_zero"
+                        "unknown option '{other}': block_size or discard_zero expected"
                     )))
                 }
             }
@@ -150,19 +150,11 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
     };
     let options = Options::parse(args)?;
     let name = Name::new(group.to_bytes())
-        .ok_or_else(|| bad(format_args!("'{}' is no group name", show(group))))?;
-    let group = registry::find(&name).ok_or_else(|| {
-        Refusal::new(
-            ENOENT,
-            format_args!(
-                "group '{}' is not known; add it first: dmrepl group add {} --srl DEVICE",
-                name.as_str(),
-                name.as_str()
-            ),
-        )
-    })?;
+        .ok_or_else(|| bad(format_args!("invalid group name '{}'", show(group))))?;
+    let group = registry::find(&name)
+        .ok_or_else(|| Refusal::new(ENOENT, format_args!("unknown group '{}'", name.as_str())))?;
     let vname = Name::new(volume.to_bytes())
-        .ok_or_else(|| bad(format_args!("'{}' is no volume name", show(volume))))?;
+        .ok_or_else(|| bad(format_args!("invalid volume name '{}'", show(volume))))?;
     if ti.begin() != 0 {
         return Err(bad(format_args!(
             "volume {}/{}: must start at sector 0 of its device",
@@ -339,7 +331,7 @@ impl Target for Replicate {
             }
             other => {
                 pr_err!(
-                    "volume {}/{}: message '{}' is not known; known are 'flush' and 'position'\n",
+                    "volume {}/{}: unknown message '{}': 'flush' or 'position' expected\n",
                     p.group.name.as_str(),
                     p.volume.name.as_str(),
                     other.unwrap_or("")

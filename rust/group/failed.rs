@@ -13,7 +13,7 @@ use super::Group;
 use crate::{
     event::{self, Code, Severity},
     reason::Reason,
-    refuse::Refusal,
+    refuse::Text,
     volume::{State, Volume},
 };
 use kernel::prelude::*;
@@ -32,23 +32,20 @@ impl Group {
                 Log::NoRing(_) => "repair it, then remove the group and add it again: the primary sends what it lacks",
             }
         };
-        let text = Refusal::new(
-            EIO,
-            format_args!(
-                "data device {} of volume {}/{}: {what} failed ({why}); {repair}",
-                volume.data.name(),
-                self.name.as_str(),
-                volume.name.as_str()
-            ),
-        );
-        pr_err!("{}\n", text.text());
-        self.set_reason(Reason::DataFailed, text.text());
+        let text = Text::new(format_args!(
+            "data device {} of volume {}/{}: {what} failed ({why}); {repair}",
+            volume.data.name(),
+            self.name.as_str(),
+            volume.name.as_str()
+        ));
+        pr_err!("{}\n", text.as_str());
+        self.set_reason(Reason::DataFailed, text.as_str());
         event::volume(
             self,
             volume,
             Code::VolumeFailed,
             Severity::Critical,
-            text.text(),
+            text.as_str(),
         );
         self.log_wake.notify();
     }

@@ -24,7 +24,7 @@ use crate::{
     },
     memory::{Fixed, Node},
     reason::Reason,
-    refuse::Refusal,
+    refuse::{Refusal, Text},
     srl::Srl,
 };
 use kernel::{
@@ -127,20 +127,17 @@ impl Group {
         let group = build(config, srl, &facts, role, head, scanned)?;
         group.spawn()?;
         if !first_life {
-            let text = Refusal::new(
-                EIO,
-                format_args!(
-                    "{}: the log ends at record {head}, {} of them are to be applied again",
-                    if role == Role::Primary {
-                        "primary"
-                    } else {
-                        "secondary"
-                    },
-                    head.since(facts.applied.seq)
-                ),
-            );
-            pr_info!("group {}: {}\n", group.name.as_str(), text.text());
-            event::group(&group, Code::Recovered, Severity::Info, text.text());
+            let text = Text::new(format_args!(
+                "{}: the log ends at record {head}, {} of them are to be applied again",
+                if role == Role::Primary {
+                    "primary"
+                } else {
+                    "secondary"
+                },
+                head.since(facts.applied.seq)
+            ));
+            pr_info!("group {}: {}\n", group.name.as_str(), text.as_str());
+            event::group(&group, Code::Recovered, Severity::Info, text.as_str());
         }
         Ok(group)
     }

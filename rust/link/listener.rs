@@ -13,7 +13,7 @@ use crate::{
     event::{self, Code as Event, Severity},
     group::Group,
     reason::Reason,
-    refuse::Refusal,
+    refuse::{Refusal, Text},
 };
 use kernel::{
     new_mutex,
@@ -90,7 +90,11 @@ impl Listeners {
             if links.iter().any(|(_, l)| l.name == link.name) {
                 return Err(Refusal::new(
                     EEXIST,
-                    format_args!("link {}: another group has a link of this name on {}; a peer could not say which it means: use another name or another port", link.name.as_str(), link.local),
+                    format_args!(
+                        "link {}: another group has a link of this name on {}",
+                        link.name.as_str(),
+                        link.local
+                    ),
                 ));
             }
             links.push((group.clone(), link.clone()), GFP_KERNEL)?;
@@ -155,11 +159,11 @@ impl Listeners {
 
 fn cannot(link: &Link, e: Error) -> Refusal {
     let why = if e == EADDRINUSE {
-        "another program listens there"
+        "address in use"
     } else if e == EADDRNOTAVAIL {
-        "this host has no such address"
+        "address not available"
     } else {
-        "the address cannot be used"
+        "address not usable"
     };
     Refusal::new(
         e,
@@ -265,7 +269,7 @@ impl Acceptor {
             match turn(pending, &self.shared) {
                 Turn::Stays if !late => i += 1,
                 Turn::Leaves => drop(self.pending.remove(i)),
-                Turn::Stays => self.reject(i, "it did not prove itself within 3 s"),
+                Turn::Stays => self.reject(i, "authentication timed out"),
                 Turn::Bad(why) => self.reject(i, why),
             }
         }
@@ -294,12 +298,12 @@ impl Acceptor {
             // Before it named a link it is nobody's in particular.
             if named.is_none_or(|n| core::ptr::eq(n, &**link)) {
                 link.stats.dropped.add(1);
-                let text = Refusal::new(
-                    EPROTO_TEXT,
-                    format_args!("connection from {} dropped: {why}", pending.from),
-                );
+                let text = Text::new(format_args!(
+                    "connection from {} dropped: {why}",
+                    pending.from
+                ));
                 if named.is_some() {
-                    link.turned_away(Reason::Auth, text.text());
+                    link.turned_away(Reason::Auth, text.as_str());
                 }
                 if tell {
                     event::link(
@@ -308,16 +312,13 @@ impl Acceptor {
                         Event::BadPeer,
                         Severity::Warning,
                         Reason::Auth,
-                        text.text(),
+                        text.as_str(),
                     );
                 }
             }
         }
     }
 }
-
-/// Only the text of this refusal is used.
-const EPROTO_TEXT: Error = EINVAL;
 
 /// Reads what a pending connection said, and answers.
 fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
@@ -332,7 +333,7 @@ fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
         match pending.stream.try_recv(to) {
             Ok(0) => {
                 return if pending.got >= 8 && !starts_well(pending) {
-                    Turn::Bad("it does not speak the dm-replicate protocol")
+                    Turn::Bad("not the dm-replicate protocol")
                 } else {
                     Turn::Stays
                 }
@@ -342,7 +343,7 @@ fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
                 // Somebody looked whether the port is open.
                 return Turn::Leaves;
             }
-            Err(_) => return Turn::Bad("it closed the connection before it had proven itself"),
+            Err(_) => return Turn::Bad("closed before authentication"),
         }
     }
     pending.got = 0;
@@ -362,7 +363,7 @@ fn starts_well(pending: &Pending) -> bool {
 /// A hello is there: find its link, answer with ours.
 fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
     let Ok(them) = Hello::decode(&pending.buf) else {
-        return Turn::Bad("its hello is not one of the dm-replicate protocol");
+        return Turn::Bad("invalid hello");
     };
     let found = {
         let links = shared.links.lock();
@@ -370,12 +371,9 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
         found.map(|(g, l)| (g.clone(), l.clone()))
     };
     let Some((group, link)) = found else {
-        let no = Refusal::new(
-            ENOENT,
-            format_args!("no link {} is added here", them.link.as_str()),
-        );
-        refuse(pending, Code::UnknownLink, no.text());
-        return Turn::Bad("it names a link that is not added here");
+        let no = Text::new(format_args!("unknown link '{}'", them.link.as_str()));
+        refuse(pending, Code::UnknownLink, no.as_str());
+        return Turn::Bad("unknown link");
     };
     let us = hello::ours(&group, &link);
     if let Err(e) = us.agree(&them) {
@@ -385,7 +383,7 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
             no.tell.unwrap_or(Code::Protocol),
             no.refusal.text(),
         );
-        return Turn::Bad("its protocol version or host id does not go with ours");
+        return Turn::Bad("protocol version or host id not accepted");
     }
     let ours = us.encode();
     let challenge = Challenge {
@@ -396,11 +394,11 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
         ours,
     };
     let Ok(challenge) = KBox::new(challenge, GFP_KERNEL) else {
-        return Turn::Bad("memory is short");
+        return Turn::Bad("out of memory");
     };
     // A new socket has room for so little; if not, the pending connection has no patience left soon.
     if !send(pending, &ours) {
-        return Turn::Bad("it does not read what it is sent");
+        return Turn::Bad("send timed out");
     }
     pending.stage = Stage::Proof(challenge);
     Turn::Stays
@@ -422,11 +420,11 @@ fn admit(pending: &Pending, c: &Challenge) -> Turn {
             Code::WrongSecret,
             "the proof is wrong: is the same --secret-file used on both hosts?",
         );
-        return Turn::Bad("it does not know the group's secret");
+        return Turn::Bad("authentication failed: wrong secret");
     }
     let ours = encode_proof(&hello::prove(&c.group, End::Listener, &c.theirs, &c.ours));
     if !send(pending, &ours) {
-        return Turn::Bad("it does not read what it is sent");
+        return Turn::Bad("send timed out");
     }
     c.link.offer(Incoming {
         stream: pending.stream.clone(),

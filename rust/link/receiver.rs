@@ -10,6 +10,7 @@ use super::{error::SessionError, worker::Worker};
 use crate::{
     event::{self, Code as Event, Severity},
     reason::Reason,
+    refuse::Text,
 };
 use core::convert::Infallible;
 use kernel::{
@@ -332,8 +333,7 @@ impl Worker {
         match p.what {
             What::Record(r) => {
                 s.dropped = s.dropped.max(r.seq);
-                let text = crate::refuse::Refusal::new(
-                    EIO,
+                let text = Text::new(
                     format_args!(
                         "record {} arrived with a wrong checksum: dropped, asked for again",
                         r.seq
@@ -345,7 +345,7 @@ impl Worker {
                     Event::Integrity,
                     Severity::Warning,
                     Reason::Integrity,
-                    text.text(),
+                    text.as_str(),
                 );
                 Ok(())
             }

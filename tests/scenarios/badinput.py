@@ -34,7 +34,7 @@ def scenario_table_lines(lab):
     host = Host(guest, "primary")
     host.load()
     sectors = int(guest.sh("blockdev --getsz /dev/lab/data"))
-    _dm_fails(guest, "x", f"0 {sectors} replicate nosuch data /dev/lab/data", "nosuch", "not known", "dmrepl group add")
+    _dm_fails(guest, "x", f"0 {sectors} replicate nosuch data /dev/lab/data", "unknown group 'nosuch'")
     host.format()
     before = _digest(guest, "data", "small", "other")
     host.group_add()
@@ -211,7 +211,7 @@ def scenario_peers(lab):
         a.link_add(LINK, b)
         for host in (a, b):
             if turned_away and host is b:
-                # Who has not proven himself may be anybody: it is said, and the link goes on waiting.
+                # An unauthenticated peer changes no state: the reason is shown, the link goes on waiting.
                 host.wait("said why", lambda s: s["links"][0]["reason"] in reasons, timeout=30)
                 link = host.wait_link(LINK, "connecting", timeout=1)
                 assert link["stats"]["dropped"] > 0, link
