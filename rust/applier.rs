@@ -17,7 +17,9 @@ pub(crate) mod pause;
 pub(crate) mod replay;
 
 use crate::{
+    event::{self, Code, Severity},
     group::Group,
+    reason::Reason,
     volume::{State, Volume},
 };
 use kernel::{prelude::*, sync::Arc};
@@ -56,6 +58,8 @@ pub(crate) struct Applier {
     units: KVec<IoUnit<Target>>,
     loader: Option<replay::Loader>,
     last_checkpoint_ns: u64,
+    /// That the SRL lacks a copy of its superblock has been said.
+    told_degraded: bool,
 }
 
 impl Applier {
@@ -72,6 +76,7 @@ impl Applier {
             units,
             loader: None,
             last_checkpoint_ns: clock::monotonic_ns(),
+            told_degraded: false,
             group,
         })
     }
@@ -98,12 +103,33 @@ impl Applier {
         busy |= self.apply();
         busy |= self.copies();
         busy |= self.checkpoint();
+        self.tell_degraded();
         if busy {
             self.group.log_wake.notify();
             self.group.wake_links();
             self.group.moved.notify();
         }
         busy
+    }
+
+    /// Says once that one copy of the superblock cannot be written, and once that it can again.
+    fn tell_degraded(&mut self) {
+        let group = &self.group;
+        let degraded = group.srl.is_degraded();
+        if core::mem::replace(&mut self.told_degraded, degraded) == degraded {
+            return;
+        }
+        if degraded {
+            let text = "one copy of the SRL's superblock cannot be written, the other is all there is: replace the device";
+            event::group(group, Code::SrlDegraded, Severity::Warning, text);
+            group.set_reason(Reason::SrlDegraded, text);
+        } else {
+            let text = "both copies of the SRL's superblock are written again";
+            event::group(group, Code::SrlDegraded, Severity::Info, text);
+            if group.status.lock().reason == Reason::SrlDegraded {
+                group.set_reason(Reason::None, "");
+            }
+        }
     }
 
     /// A round of data writes, or what must come before one.

@@ -6,7 +6,7 @@
 //! writes batches itself (see [`crate::log_worker`]).
 //!
 //! The superblock in memory is the durable one: [`Srl::update`] changes a copy, writes it with
-//! PREFLUSH and FUA to both places of the other slot, and only then lets readers see it. One mutex
+//! PREFLUSH and FUA to both places of the other slot, and lets readers see it once one of them is durable. One mutex
 //! serializes updates; it may be taken with no other lock but the group's lists held.
 
 pub(crate) mod cursor;
@@ -17,12 +17,15 @@ use kernel::{
     new_mutex,
     prelude::*,
     str::CString,
-    sync::{Arc, Mutex}, //
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, Mutex,
+    },
 };
 use replicate_core::{
     log::{
         ring::{Place, Ring},
-        superblock::{self, Choice, Superblock, SuperblockError},
+        superblock::{self, Choice, Superblock, SuperblockError, WriteState, Written},
     },
     units::Bytes, //
 };
@@ -37,6 +40,7 @@ const SECTOR: u64 = 512;
 struct Buffers {
     durable: KVVec<u8>,
     next: KVVec<u8>,
+    state: WriteState,
 }
 
 /// The SRL of one group on this host.
@@ -46,6 +50,7 @@ pub(crate) struct Srl {
     path: CString,
     block: u32,
     ring: Option<(Bytes, Bytes)>,
+    degraded: Atomic<bool>,
     #[pin]
     buffers: Mutex<Buffers>,
 }
@@ -91,7 +96,8 @@ impl Srl {
                 path: owned,
                 block,
                 ring,
-                buffers <- new_mutex!(Buffers { durable, next }),
+                degraded: Atomic::new(false),
+                buffers <- new_mutex!(Buffers { durable, next, state: WriteState::default() }),
             }),
             GFP_KERNEL,
         )?;
@@ -133,8 +139,8 @@ impl Srl {
 
     /// Changes the superblock and returns once that is durable. May sleep; blocks only other updates.
     ///
-    /// When `f` refuses, or the device does, the superblock in memory stays what it was. After a device
-    /// error the slot that was written may hold either: the caller closes the log.
+    /// When `f` refuses, or neither copy can be written, the superblock in memory stays what it was. After a device error
+    /// the slot may hold either: the caller closes the log. One copy is enough; see [`Self::is_degraded`].
     pub(crate) fn update<R, E: From<Error>>(
         &self,
         f: impl FnOnce(&mut Superblock) -> Result<R, E>,
@@ -144,17 +150,35 @@ impl Srl {
         b.next.copy_from_slice(&b.durable);
         let sb = Superblock::mut_from(&mut b.next).ok_or(EINVAL)?;
         let r = f(sb)?;
-        sb.advance();
+        let mut attempt = b.state.begin(sb);
         let offsets = sb.write_offsets();
         let image = sb.seal();
-        // Both copies of one slot; the other slot stays valid until these are durable.
-        let mut flags = Flags::PREFLUSH_FUA;
+        let mut error = EIO;
+        // Both copies of one slot; the other slot stays valid until one of these is durable.
         for at in offsets {
-            self.dev.write_sync(at.0 / SECTOR, image, flags)?;
-            flags = Flags::FUA;
+            let flags = if attempt.wants_preflush() {
+                Flags::PREFLUSH_FUA
+            } else {
+                Flags::FUA
+            };
+            let written = self.dev.write_sync(at.0 / SECTOR, image, flags);
+            attempt.copy_done(written.is_ok());
+            error = written.err().unwrap_or(error);
         }
-        core::mem::swap(&mut b.durable, &mut b.next);
-        Ok(r)
+        let written = b.state.end(attempt);
+        self.degraded.store(b.state.is_degraded(), Relaxed);
+        match written {
+            Written::Durable => {
+                core::mem::swap(&mut b.durable, &mut b.next);
+                Ok(r)
+            }
+            Written::Unknown => Err(error.into()),
+        }
+    }
+
+    /// Whether one copy of a superblock could not be written, so that the other is all there is. Does not sleep.
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.degraded.load(Relaxed)
     }
 
     /// The ring's geometry with this live part.

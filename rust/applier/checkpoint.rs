@@ -12,21 +12,13 @@ use crate::{
 };
 use kernel::prelude::*;
 use replicate_core::{
-    log::superblock::{LinkState, Superblock, Tail, VolumeState},
-    node::{checkpoint::Update, links::LinkId, Log},
-    units::{Sector, Seq, VolumeId},
+    node::{durable::checkpoint as durable, Log},
+    units::Seq,
 };
 use replicate_linux::clock;
 
 /// A useful checkpoint is taken at least so often.
 const INTERVAL_NS: u64 = 1_000_000_000;
-
-/// What a checkpoint writes, collected under the order lock.
-struct Image {
-    update: Update,
-    offset_lap: Option<(replicate_core::units::Bytes, u64)>,
-    cursor: Option<(VolumeId, Sector)>,
-}
 
 impl Applier {
     /// Takes a checkpoint if one is due; `true` when one was taken.
@@ -46,17 +38,13 @@ impl Applier {
                 return false;
             };
             let update = inner.node.checkpoint_update(flushed);
-            let offset_lap = match (&inner.node.log, update.tail) {
-                (Log::Ring(w), Some(m)) => Some((w.ring.offset(m.place), w.ring.lap(m.place))),
-                (Log::Ring(_), None) | (Log::NoRing(_), _) => None,
-            };
-            Image {
-                update,
-                offset_lap,
-                cursor: inner.sync_cursor.take(),
-            }
+            let cursor = inner.sync_cursor.take();
+            inner.node.checkpoint_image(update, cursor)
         };
-        let written = self.write_image(&image);
+        let written = self.group.srl.update(|sb| {
+            durable::checkpoint(sb, &image);
+            Ok::<(), Error>(())
+        });
         if let Err(e) = written {
             self.group.fail(Refusal::new(
                 e,
@@ -124,40 +112,10 @@ impl Applier {
         }
     }
 
-    fn write_image(&self, image: &Image) -> Result {
-        let links: KVec<(LinkId, Seq, bool, replicate_core::group::Mode)> = {
-            let inner = self.group.inner.lock();
-            let mut v = KVec::with_capacity(replicate_core::node::links::MAX_LINKS, GFP_NOWAIT)?;
-            for (id, l) in inner.node.positions.iter() {
-                v.push((id, l.kept, l.needs_sync, l.mode), GFP_NOWAIT)?;
-            }
-            v
-        };
-        self.group.srl.update(|sb| {
-            let u = &image.update;
-            put_positions(sb, u, image);
-            for (id, kept, needs_sync, mode) in links.iter() {
-                put_link(sb, *id, *kept, *needs_sync, *mode);
-            }
-            if let Some((volume, cursor)) = image.cursor {
-                put_cursor(sb, volume, cursor);
-            }
-            if u.redo_ended {
-                sb.set_redo(false);
-            }
-            if u.sync_ended {
-                sb.set_consistent(false);
-                end_cursors(sb);
-            }
-            Ok(())
-        })
-    }
-
     /// Without a ring: states durably how far the volumes may be written.
     pub(super) fn raise_horizon(&mut self, horizon: Seq, redo: bool) -> bool {
         let written = self.group.srl.update(|sb| {
-            sb.set_horizon(sb.lineage().position(horizon).unwrap_or_default());
-            sb.set_redo(redo);
+            durable::raise_horizon(sb, horizon, redo);
             Ok::<(), Error>(())
         });
         match written {
@@ -176,80 +134,6 @@ impl Applier {
                 ));
                 false
             }
-        }
-    }
-}
-
-fn put_positions(sb: &mut Superblock, u: &Update, image: &Image) {
-    if let Some(p) = sb.lineage().position(u.applied) {
-        sb.set_applied(p);
-        sb.set_checkpoint(p, u.chain);
-    }
-    if let Some(p) = sb.lineage().position(u.commit) {
-        sb.set_commit(p);
-    }
-    if let (Some(mark), Some((offset, lap))) = (u.tail, image.offset_lap) {
-        sb.set_tail(Tail {
-            seq: mark.first,
-            offset,
-            lap,
-            chain: mark.chain,
-        });
-    }
-}
-
-fn put_link(
-    sb: &mut Superblock,
-    id: LinkId,
-    kept: Seq,
-    needs_sync: bool,
-    mode: replicate_core::group::Mode,
-) {
-    let slot = usize::from(id.0);
-    let Some(mut link) = sb.link(slot) else {
-        return;
-    };
-    link.mode = mode;
-    if needs_sync {
-        link.state = LinkState::NeedsSync;
-        link.sync = None;
-    } else {
-        if link.state == LinkState::NeedsSync {
-            link.state = LinkState::Normal;
-        }
-        if let Some(p) = sb.lineage().position(kept) {
-            link.position = p;
-        }
-    }
-    let _ = sb.set_link(slot, Some(&link));
-}
-
-fn put_cursor(sb: &mut Superblock, volume: VolumeId, cursor: Sector) {
-    let Some(reached) = sb.find_volume_id(volume) else {
-        return;
-    };
-    // Volumes are copied in the order of the table: those before are whole.
-    for i in 0..=reached {
-        if let Some(mut slot) = sb.volume(i) {
-            slot.cursor = if i == reached {
-                cursor
-            } else {
-                slot.volume.size
-            };
-            slot.state = VolumeState::Syncing;
-            let _ = sb.set_volume(i, &slot);
-        }
-    }
-}
-
-/// The synchronisation is over: no volume is in the middle of one.
-fn end_cursors(sb: &mut Superblock) {
-    for i in 0..sb.volume_count() {
-        if let Some(mut slot) = sb.volume(i) {
-            slot.state = VolumeState::Normal;
-            slot.cursor = Sector(0);
-            slot.end = Seq::NONE;
-            let _ = sb.set_volume(i, &slot);
         }
     }
 }

@@ -23,6 +23,7 @@
 pub mod applied;
 pub mod apply;
 pub mod checkpoint;
+pub mod durable;
 pub mod links;
 pub mod log;
 pub mod release;
@@ -75,6 +76,15 @@ pub enum Role {
     Primary,
     /// Takes records from a primary.
     Secondary,
+}
+
+impl From<Role> for crate::group::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Primary => crate::group::Role::Primary,
+            Role::Secondary => crate::group::Role::Secondary,
+        }
+    }
 }
 
 /// Where a host keeps what it was told.

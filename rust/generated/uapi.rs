@@ -368,6 +368,8 @@ pub enum Reason {
     Stopping = 32,
     /// The peer refused this host; the text is the peer's.
     PeerRefused = 33,
+    /// One copy of the log device's superblock cannot be written.
+    SrlDegraded = 34,
 }
 impl Reason {
     /// Returns the entry with a number.
@@ -407,6 +409,7 @@ impl Reason {
             31 => Some(Self::NoMemory),
             32 => Some(Self::Stopping),
             33 => Some(Self::PeerRefused),
+            34 => Some(Self::SrlDegraded),
             _ => None,
         }
     }
@@ -447,6 +450,7 @@ pub const REASON: &[&str] = &[
     "no-memory",
     "stopping",
     "peer-refused",
+    "srl-degraded",
 ];
 /// How to make the peer equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -536,6 +540,7 @@ pub enum EventCode {
     LogFull = 23,
     LogFailed = 24,
     VolumeFailed = 25,
+    SrlDegraded = 26,
 }
 impl EventCode {
     /// Returns the entry with a number.
@@ -567,6 +572,7 @@ impl EventCode {
             23 => Some(Self::LogFull),
             24 => Some(Self::LogFailed),
             25 => Some(Self::VolumeFailed),
+            26 => Some(Self::SrlDegraded),
             _ => None,
         }
     }
@@ -599,6 +605,7 @@ pub const EVENT_CODE: &[&str] = &[
     "log-full",
     "log-failed",
     "volume-failed",
+    "srl-degraded",
 ];
 /// Commands.
 pub mod cmd {

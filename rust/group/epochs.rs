@@ -12,7 +12,8 @@ use replicate_core::{
 /// First seq, id and local number of each kept epoch, oldest first.
 pub(crate) struct EpochTable {
     entries: KVec<(Seq, EpochId, u32)>,
-    before: EpochId,
+    /// The newest folded epoch, and the last seq that it owns.
+    before: (EpochId, Seq),
 }
 
 impl EpochTable {
@@ -24,7 +25,7 @@ impl EpochTable {
         }
         Ok(EpochTable {
             entries,
-            before: lineage.before().epoch,
+            before: (lineage.before().epoch, lineage.before().last),
         })
     }
 
@@ -32,7 +33,9 @@ impl EpochTable {
     pub(crate) fn at(&self, seq: Seq) -> (EpochId, u32) {
         match self.entries.iter().rev().find(|e| e.0 <= seq) {
             Some((_, id, index)) => (*id, *index),
-            None => (self.before, 0),
+            None if seq == self.before.1 => (self.before.0, 0),
+            // Not known any more: no batch may pass for one of it.
+            None => (EpochId::NONE, 0),
         }
     }
 }

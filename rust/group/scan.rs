@@ -20,6 +20,7 @@ use replicate_core::{
         ring::{Index, Mark, Place, Ring},
         superblock::Superblock,
     },
+    node::durable::start::Facts,
     units::{Chain, EpochId, GroupUuid, Seq},
 };
 use replicate_linux::errno::EUCLEAN;
@@ -46,11 +47,7 @@ pub(crate) fn scan(
     let lineage = sb.lineage();
     let tail = sb.tail();
     let size = srl.ring_bytes().ok_or(EINVAL)?;
-    let place = Place(
-        tail.lap
-            .saturating_mul(size.0)
-            .saturating_add(tail.offset.0),
-    );
+    let place = Facts::of(sb).tail_place();
     let ring = Ring::new(size, srl.block(), place, place);
     let first = tail.seq.max(Seq(1));
     let mut scan = Scan::new(ring, first, tail.chain, sb.commit().seq);

@@ -33,21 +33,22 @@ use kernel::{
     sync::{atomic::Atomic, Arc},
 };
 use replicate_core::{
-    group::{self, Name},
-    lineage::{self, Epoch},
-    log::{
-        ring::Place,
-        superblock::{LinkState, Superblock, Tail},
-        writer::Writer,
-    },
+    group::Name,
+    log::writer::Writer,
     node::window::Slot,
     node::{
-        links::{LinkId, Positions, MAX_LINKS},
-        Log, NoRing, Role, Start,
+        durable::{
+            grow::{GivenUp, Limits},
+            start::{self as durable, Facts, Life, Unfit},
+        },
+        links::{Positions, MAX_LINKS},
+        Log, Role, Start,
     },
-    units::{EpochId, GroupUuid, Position, Seq},
+    units::{EpochId, GroupUuid, Seq},
 };
-use replicate_linux::{clock, event::Event, kthread::Thread, pages::PagePool, random};
+use replicate_linux::{
+    clock, errno::EUCLEAN, event::Event, kthread::Thread, pages::PagePool, random,
+};
 
 /// Records in memory at most.
 const WINDOW_SLOTS: usize = 16384;
@@ -71,61 +72,31 @@ pub(crate) struct Config<'a> {
     pub(crate) window_bytes: u64,
 }
 
-/// The facts of a superblock that a start needs.
-struct SuperblockInfo {
-    uuid: GroupUuid,
-    name: Name,
-    role: group::Role,
-    applied: Position,
-    horizon: Position,
-    redo: bool,
-    tail: Tail,
-    unlogged: bool,
-    void: Option<u64>,
-    links: usize,
-    syncing: bool,
-}
-
-impl SuperblockInfo {
-    fn of(sb: &Superblock) -> SuperblockInfo {
-        SuperblockInfo {
-            uuid: sb.group(),
-            name: sb.group_name(),
-            role: sb.role(),
-            applied: sb.applied(),
-            horizon: sb.horizon(),
-            redo: sb.redo(),
-            tail: sb.tail(),
-            unlogged: sb.unlogged().is_some(),
-            void: sb.log_void(),
-            links: sb.links().count(),
-            syncing: sb.inconsistent().is_some(),
-        }
-    }
-}
-
 impl Group {
     /// Makes and starts a group. On refusal nothing was changed on any disk. May sleep.
     pub(crate) fn start(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
         let srl = Srl::open(config.srl)?;
         let shown = config.srl.to_str().unwrap_or("?");
-        let facts = srl.read(SuperblockInfo::of)?;
-        let role = check(&config, &srl, &facts, shown)?;
+        let facts = srl.read(Facts::of)?;
+        let role = facts
+            .role_for(config.name, config.role)
+            .map_err(|why| unfit(&config, shown, why))?;
         if config.pool_bytes < RESERVE_PAGES as u64 * PAGE_BYTES {
             return Err(Refusal::new(
                 EINVAL,
                 format_args!("group {}: a pool of {} bytes is too small: it must hold four largest records, {} bytes", config.name.as_str(), config.pool_bytes, RESERVE_PAGES as u64 * PAGE_BYTES),
             ));
         }
-        let first_life = facts.uuid.is_none() || facts.role == group::Role::None;
+        let first_life = facts.is_first_life();
         let scanned = match srl.ring_bytes() {
             Some(_) => Some(srl.read(|sb| scan(&srl, sb, facts.uuid, facts.applied.seq, shown))??),
             None => None,
         };
         let head = scanned.as_ref().map_or(facts.applied.seq, |s| s.head);
-        write_superblock(&srl, &config, &facts, role, head, first_life)?;
+        let given_up = write_superblock(&srl, &config, role, head)?;
         let group = build(config, srl, &facts, role, head, scanned)?;
         group.spawn()?;
+        group.tell_given_up(given_up);
         if !first_life {
             let text = Text::new(format_args!(
                 "{}: the log ends at record {head}, {} of them are to be applied again",
@@ -140,6 +111,21 @@ impl Group {
             event::group(&group, Code::Recovered, Severity::Info, text.as_str());
         }
         Ok(group)
+    }
+
+    /// Says which links lie too far back in the history to be kept: the new epoch's superblock gave them up.
+    #[inline(never)]
+    fn tell_given_up(&self, links: GivenUp) {
+        for id in links.iter() {
+            let link = self.srl.read(|sb| sb.link(usize::from(id.0)));
+            if let Ok(Some(link)) = link {
+                let text = Refusal::new(
+                    EIO,
+                    format_args!("link {}: its peer lacks records of too many starts ago, the log keeps them no longer: use 'dmrepl sync --full' once the peer is back", link.name.as_str()),
+                );
+                event::group(self, Code::NeedsSync, Severity::Warning, text.text());
+            }
+        }
     }
 
     fn spawn(self: &Arc<Self>) -> Result<(), Refusal> {
@@ -159,33 +145,19 @@ impl Group {
     }
 }
 
-/// Everything that may be wrong with the device, the name or the role.
-fn check(
-    config: &Config<'_>,
-    srl: &Srl,
-    facts: &SuperblockInfo,
-    shown: &str,
-) -> Result<Role, Refusal> {
+/// Why a superblock refuses the group, for whoever asked.
+fn unfit(config: &Config<'_>, shown: &str, why: Unfit) -> Refusal {
     let name = config.name.as_str();
-    if !facts.name.is_none() && facts.name != config.name {
-        return Err(Refusal::new(
+    match why {
+        Unfit::OtherGroup(owner) => Refusal::new(
             EINVAL,
-            format_args!("SRL {shown} belongs to group {}, not to {name}; use that name, or 'dmrepl srl format --force' to give it up", facts.name.as_str()),
-        ));
-    }
-    if let Some(generation) = facts.void {
-        return Err(Refusal::new(
+            format_args!("SRL {shown} belongs to group {}, not to {name}; use that name, or 'dmrepl srl format --force' to give it up", owner.as_str()),
+        ),
+        Unfit::Void(generation) => Refusal::new(
             EINVAL,
             format_args!("SRL {shown}: its records are void since generation {generation}, writes went past it; format it again and synchronise fully"),
-        ));
-    }
-    let recorded = match facts.role {
-        group::Role::None => None,
-        group::Role::Primary => Some(Role::Primary),
-        group::Role::Secondary => Some(Role::Secondary),
-    };
-    let role = match (config.role, recorded) {
-        (Some(asked), Some(is)) if asked != is => {
+        ),
+        Unfit::Role(is) => {
             let (asked, is, way) = match is {
                 Role::Primary => (
                     "secondary",
@@ -198,101 +170,56 @@ fn check(
                     "add it as secondary and use 'dmrepl takeover'",
                 ),
             };
-            return Err(Refusal::new(
+            Refusal::new(
                 EPERM,
                 format_args!(
                     "group {name}: --role {asked} contradicts SRL {shown}, which says {is}; {way}"
                 ),
-            ));
+            )
         }
-        (Some(role), _) | (None, Some(role)) => role,
-        (None, None) => {
-            return Err(Refusal::new(
-                EINVAL,
-                format_args!(
-                    "group {name}: SRL {shown} is new, say --role primary or --role secondary"
-                ),
-            ))
-        }
-    };
-    if role == Role::Primary && srl.ring_bytes().is_none() && !facts.unlogged {
-        return Err(Refusal::new(
+        Unfit::RoleUnknown => Refusal::new(
+            EINVAL,
+            format_args!("group {name}: SRL {shown} is new, say --role primary or --role secondary"),
+        ),
+        Unfit::Folded(tail) => Refusal::new(
+            EUCLEAN,
+            format_args!("group {name}: the log of SRL {shown} begins at record {tail}, and its history names no epoch for that any more; nothing was changed; take over on a secondary, or format the SRL again and synchronise fully"),
+        ),
+        Unfit::NoRing => Refusal::new(
             EINVAL,
             format_args!("group {name}: SRL {shown} was formatted with --no-ring, which serves a secondary only; format it without --no-ring for a primary"),
-        ));
+        ),
     }
-    Ok(role)
 }
 
 /// The superblock of this life, durable before anything of it is written, replayed or told.
 fn write_superblock(
     srl: &Srl,
     config: &Config<'_>,
-    facts: &SuperblockInfo,
     role: Role,
     head: Seq,
-    first_life: bool,
-) -> Result<(), Refusal> {
-    let mut uuid = GroupUuid::NONE;
-    random::fill(&mut uuid.0);
-    let mut id = EpochId::NONE;
-    random::fill(&mut id.0);
+) -> Result<GivenUp, Refusal> {
+    let mut life = Life {
+        name: config.name,
+        role,
+        head,
+        uuid: GroupUuid::NONE,
+        epoch: EpochId::NONE,
+        time_ns: clock::wall_ns(),
+        limits: Limits::FORMAT,
+    };
+    random::fill(&mut life.uuid.0);
+    random::fill(&mut life.epoch.0);
     srl.update(|sb| {
-        if facts.name.is_none() || facts.uuid.is_none() {
-            let uuid = match (role, facts.uuid.is_none()) {
-                (Role::Primary, true) => uuid,
-                (Role::Primary | Role::Secondary, _) => facts.uuid,
-            };
-            sb.set_group(uuid, config.name);
-        }
-        sb.set_role(match role {
-            Role::Primary => group::Role::Primary,
-            Role::Secondary => group::Role::Secondary,
-        });
-        sb.set_clean(false);
-        if role == Role::Primary && srl.ring_bytes().is_some() {
-            sb.push_epoch(Epoch {
-                id,
-                first: head.next(),
-                host: sb.host(),
-                reason: if first_life {
-                    lineage::Reason::Created
-                } else {
-                    lineage::Reason::Recovered
-                },
-                time_ns: clock::wall_ns(),
-                index: 0,
-            })
-            .map_err(|e| {
-                Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str()))
-            })?;
-            let commit = sb.lineage().position(head).unwrap_or_default();
-            sb.set_commit(commit);
-            cut_links(sb, head);
-            if first_life {
-                sb.set_consistent(false);
-            }
-        }
-        Ok(())
+        durable::begin_life(sb, &life)
+            .map_err(|e| Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str())))
     })
-}
-
-/// After a crash nothing above `head` was ever told to anybody by this history.
-fn cut_links(sb: &mut Superblock, head: Seq) {
-    for slot in 0..MAX_LINKS {
-        if let Some(mut link) = sb.link(slot) {
-            if link.position.seq > head {
-                link.position = sb.lineage().position(head).unwrap_or_default();
-                let _ = sb.set_link(slot, Some(&link));
-            }
-        }
-    }
 }
 
 fn build(
     config: Config<'_>,
     srl: Arc<Srl>,
-    facts: &SuperblockInfo,
+    facts: &Facts,
     role: Role,
     head: Seq,
     scanned: Option<Scanned>,
@@ -360,7 +287,7 @@ fn build_inner(
     node: KBox<Node>,
     epochs: EpochTable,
     free_batches: KVec<FreeBatch>,
-    facts: &SuperblockInfo,
+    facts: &Facts,
     role: Role,
     start_wait_ms: u32,
 ) -> Result<KBox<Inner>> {
@@ -399,41 +326,24 @@ fn build_inner(
 #[inline(never)]
 fn build_engine(
     srl: &Srl,
-    facts: &SuperblockInfo,
+    facts: &Facts,
     role: Role,
     head: Seq,
     scanned: Option<Scanned>,
 ) -> Result<KBox<Node>, Refusal> {
     let mut positions = Positions::default();
-    srl.read(|sb| {
-        for (slot, link) in sb.links() {
-            let kept = (link.state == LinkState::Normal || link.state == LinkState::Syncing)
-                .then_some(link.position.seq);
-            positions.set(LinkId(slot as u8), link.mode, kept);
-        }
-    })?;
-    positions.cut(head);
+    srl.read(|sb| durable::positions(sb, head, &mut positions))?;
     let applied = facts.applied.seq;
     let (log, chain) = match scanned {
         Some(s) => {
-            let tail = facts.tail;
-            let size = srl.ring_bytes().ok_or(EINVAL)?;
-            let tail = Place(
-                tail.lap
-                    .saturating_mul(size.0)
-                    .saturating_add(tail.offset.0),
-            );
-            let ring = srl.ring(tail, s.place).ok_or(EINVAL)?;
+            let ring = srl.ring(facts.tail_place(), s.place).ok_or(EINVAL)?;
             let volatile = srl.dev().has_write_cache();
             (
                 Log::Ring(Writer::new(ring, s.marks, s.head, volatile)),
                 s.chain_at_applied,
             )
         }
-        None => (
-            Log::NoRing(NoRing::after_start(applied, facts.horizon.seq, facts.redo)),
-            srl.read(|sb| sb.checkpoint().1)?,
-        ),
+        None => (Log::NoRing(facts.no_ring()), facts.checkpoint_chain),
     };
     let start = Start {
         role,

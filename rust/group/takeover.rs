@@ -21,9 +21,12 @@ use crate::{
 use core::fmt;
 use kernel::{prelude::*, str::CString, sync::Arc};
 use replicate_core::{
-    group::{self, Replica},
-    lineage::{Epoch, Reason},
-    node::{links::MAX_LINKS, Log, Role},
+    group::Replica,
+    node::{
+        durable::{grow::Limits, takeover as durable},
+        links::MAX_LINKS,
+        Log, Role,
+    },
     units::{EpochId, Seq},
 };
 use replicate_linux::{
@@ -86,41 +89,28 @@ impl Group {
         let ring = matches!(self.inner.lock().node.log, Log::Ring(_));
         let mut id = EpochId::NONE;
         random::fill(&mut id.0);
+        let take_over = durable::TakeOver {
+            end,
+            epoch: id,
+            time_ns: clock::wall_ns(),
+            limits: Limits::FORMAT,
+        };
         self.present_in(&mut room);
+        let mut refused = false;
         let table = self.srl.update(|sb| {
-            sb.set_role(group::Role::Primary);
-            let before = sb.lineage().position(end).unwrap_or_default();
-            sb.push_epoch(Epoch {
-                id,
-                first: end.next(),
-                host: sb.host(),
-                reason: Reason::TookOver,
-                time_ns: clock::wall_ns(),
-                index: 0,
-            })
-            .map_err(|e| Refusal::new(EINVAL, format_args!("group {name}: {e}")))?;
-            if !ring {
-                // Writes will leave no record: everything since here may differ.
-                sb.set_unlogged(Some(before));
-            }
-            sb.set_commit(sb.lineage().position(end).unwrap_or_default());
-            sb.set_consistent(false);
-            // From now on the volumes are what they are here: peers must fit these.
-            for v in room.iter() {
-                let Some(i) = sb.find_volume(&v.name) else {
-                    continue;
-                };
-                if let Some(mut slot) = sb.volume(i) {
-                    slot.volume.size = v.size;
-                    slot.volume.logical_block = v.logical_block;
-                    sb.set_volume(i, &slot)
-                        .map_err(|e| Refusal::new(EINVAL, format_args!("group {name}: {e}")))?;
-                }
-            }
+            durable::take_over(sb, &take_over, room.iter().map(|v| v.describe())).map_err(|e| {
+                refused = true;
+                Refusal::new(EINVAL, format_args!("group {name}: {e}"))
+            })?;
             Ok::<_, Refusal>(EpochTable::of(&sb.lineage())?)
         });
         let table = match table {
             Ok(table) => table,
+            Err(e) if refused && ring => {
+                // Nothing was written: a secondary as before.
+                self.inner.lock().phase = Phase::Active;
+                return Err(e);
+            }
             Err(e) => {
                 // One of its copies may say primary: nothing of this life may go on as a secondary.
                 self.fail(Refusal::new(

@@ -21,8 +21,7 @@ use kernel::{
 };
 use replicate_core::{
     group::Name,
-    log::superblock::LinkState,
-    node::{links::MAX_LINKS, Role},
+    node::{durable::volumes as durable, links::MAX_LINKS, Role},
     units::VolumeId,
 };
 use replicate_linux::{
@@ -145,7 +144,7 @@ impl Group {
     fn enter_volume(&self, volume: &Volume) -> Result<VolumeId, Refusal> {
         let mut links = Self::room_for_links()?;
         let id = self.srl.update(|sb| {
-            sb.add_volume(volume.describe()).map_err(|e| {
+            durable::enter(sb, volume.describe()).map_err(|e| {
                 Refusal::new(
                     EINVAL,
                     format_args!(
@@ -201,21 +200,7 @@ impl Group {
         // One superblock says both, and no checkpoint's older one comes after it.
         let still = self.pause.hold();
         self.srl.update(|sb| {
-            for id in behind.iter() {
-                if let Some(mut link) = sb.link(usize::from(id.0)) {
-                    link.state = LinkState::NeedsSync;
-                    link.sync = None;
-                    let _ = sb.set_link(usize::from(id.0), Some(&link));
-                }
-            }
-            let Some(i) = sb.find_volume(&volume.name) else {
-                return Err(Refusal::from(ENOENT));
-            };
-            let Some(mut slot) = sb.volume(i) else {
-                return Err(Refusal::from(ENOENT));
-            };
-            slot.volume.logical_block = volume.logical_block;
-            sb.set_volume(i, &slot).map_err(|e| {
+            durable::change_block(sb, &volume.describe(), behind.iter().copied()).map_err(|e| {
                 Refusal::new(
                     EINVAL,
                     format_args!("volume {}/{name}: {e}", self.name.as_str()),

@@ -24,11 +24,14 @@ use replicate_core::{
     group::{Replica, Volume},
     log::{
         ring::Place,
-        superblock::{Inconsistent, Superblock, Tail, VolumeSlot, VolumeState},
+        superblock::{Superblock, Tail},
     },
-    node::Log,
+    node::{
+        durable::adopt::{self as durable, AdoptError, History, Restart},
+        Log,
+    },
     session::meet::{self, VolumeFault, Why},
-    units::{Bytes, Chain, Position, Sector, Seq},
+    units::{Bytes, Seq},
     wire::{Code, Start, Welcome},
 };
 use replicate_linux::{clock, kthread::should_stop};
@@ -213,9 +216,8 @@ fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
         }
         (e.must_rescan(fork), e.adopted_commit(fork))
     };
-    let table = update(group, w, |sb| {
-        // What the next scan must find is no more than what this history has.
-        sb.set_commit(sb.lineage().position(commit).unwrap_or_default());
+    let table = update(group, w, |sb, history| {
+        durable::resume(sb, history, w.volumes.iter(), commit)
     })?;
     let place = if rescan {
         Some(end_of_log(group, fork)?)
@@ -291,14 +293,22 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
             Log::NoRing(_) => (Bytes(0), 0),
         }
     };
-    let tail = Tail {
-        seq: start.seq.next(),
-        offset,
-        lap,
-        chain,
-    };
     let sync = h.start.is_sync();
-    let table = update(group, w, |sb| rebase(sb, start, chain, tail, sync))?;
+    let restart = Restart {
+        start,
+        chain,
+        tail: Tail {
+            seq: start.seq.next(),
+            offset,
+            lap,
+            chain,
+        },
+        sync,
+        time_ns: clock::wall_ns(),
+    };
+    let table = update(group, w, |sb, history| {
+        durable::restart(sb, history, w.volumes.iter(), &restart)
+    })?;
     let mut inner = group.inner.lock();
     inner.epochs = table;
     inner.sync_cursor = None;
@@ -320,70 +330,21 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// The superblock of a replica that begins at `start`.
-fn rebase(sb: &mut Superblock, start: Position, chain: Chain, tail: Tail, sync: bool) {
-    if sync {
-        sb.set_inconsistent(Inconsistent {
-            since: start,
-            time_ns: clock::wall_ns(),
-            until: None,
-        });
-    } else {
-        sb.set_consistent(false);
-    }
-    sb.set_applied(start);
-    sb.set_commit(start);
-    sb.set_horizon(start);
-    sb.set_redo(false);
-    sb.set_checkpoint(start, chain);
-    sb.set_tail(tail);
-    for i in 0..sb.volume_count() {
-        if let Some(slot) = sb.volume(i) {
-            let slot = VolumeSlot {
-                state: if sync {
-                    VolumeState::Syncing
-                } else {
-                    VolumeState::Normal
-                },
-                cursor: Sector(0),
-                end: Seq::NONE,
-                ..slot
-            };
-            let _ = sb.set_volume(i, &slot);
-        }
-    }
-}
-
-/// Writes the superblock with the primary's identity, lineage and volumes, and what `more` adds.
+/// Writes the superblock that adopts the primary's history.
 #[inline(never)]
 fn update(
     group: &Group,
     w: &Welcome<'_>,
-    more: impl FnOnce(&mut Superblock),
+    change: impl FnOnce(&mut Superblock, &History<'_>) -> Result<(), AdoptError>,
 ) -> Result<EpochTable, SessionError> {
     let shown = group.srl.path().to_str().unwrap_or("?");
+    let history = History {
+        group: w.head.group,
+        name: group.name,
+        lineage: w.lineage,
+    };
     let written = group.srl.update(|sb| -> Result<EpochTable, Refusal> {
-        if sb.group().is_none() {
-            sb.set_group(w.head.group, group.name);
-        }
-        sb.adopt_lineage(&w.lineage)
-            .map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
-        for v in w.volumes.iter() {
-            let known = sb
-                .find_volume(&v.name)
-                .and_then(|i| Some((i, sb.volume(i)?)));
-            let adopted = match known {
-                Some((i, mut slot)) => {
-                    // It may have changed at the primary, or with the primary.
-                    (slot.volume.size, slot.volume.logical_block) = (v.size, v.logical_block);
-                    slot.cursor = slot.cursor.min(v.size);
-                    sb.set_volume(i, &slot)
-                }
-                None => sb.adopt_volume(v),
-            };
-            adopted.map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
-        }
-        more(sb);
+        change(sb, &history).map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
         Ok(EpochTable::of(&sb.lineage())?)
     });
     let table = written.map_err(|r| SessionError::own(Reason::LogFailed, r))?;

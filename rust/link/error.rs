@@ -199,6 +199,10 @@ pub(crate) fn verdict(why: Why, sync: bool) -> SessionError {
             Reason::NeverSynced,
             format_args!("the secondary is inconsistent, a synchronisation did not end: use 'dmrepl sync --full' on the primary"),
         ),
+        Why::Folded => SessionError::needs_sync(
+            Reason::LogOverrun,
+            format_args!("what the secondary holds ends before the oldest epoch that the primary's history still names: use 'dmrepl sync --full' on the primary"),
+        ),
         Why::Trimmed => SessionError::needs_sync(
             Reason::LogOverrun,
             format_args!("the primary's log no longer holds what the secondary needs: use 'dmrepl sync --full' on the primary"),

@@ -27,8 +27,12 @@ use kernel::{
 };
 use replicate_core::{
     group::{Mode, Name},
-    log::superblock::{self, LinkState},
-    node::{links::LinkId, secondary::Acks},
+    log::superblock,
+    node::{
+        durable::{links as durable, start},
+        links::LinkId,
+        secondary::Acks,
+    },
     session::state::{self, State},
     units::{HostId, Seq},
 };
@@ -69,7 +73,7 @@ impl Link {
         let link = Link::new(id, config, known.as_ref())?;
         let worker = Worker::new(group.clone(), link.clone())?;
         listeners.listen(group, &link)?;
-        let recorded = link.record(group, known, mode);
+        let recorded = link.record(group, mode);
         link.step(
             group,
             state::Event::Enable,
@@ -143,29 +147,10 @@ impl Link {
 
     /// Records the link in the superblock, and what the log keeps for it.
     #[inline(never)]
-    fn record(
-        &self,
-        group: &Group,
-        known: Option<superblock::Link>,
-        mode: Mode,
-    ) -> Result<(), Refusal> {
+    fn record(&self, group: &Group, mode: Mode) -> Result<(), Refusal> {
         let _still = group.pause.hold();
-        let slot = usize::from(self.id.0);
-        let entry = superblock::Link {
-            mode,
-            ..known.unwrap_or(superblock::Link {
-                name: self.name,
-                state: LinkState::NeedsSync,
-                since_ns: clock::wall_ns(),
-                ..superblock::Link::default()
-            })
-        };
-        group.srl.update(|sb| -> Result<(), Error> {
-            if sb.set_link(slot, Some(&entry)) {
-                Ok(())
-            } else {
-                Err(EINVAL)
-            }
+        let entry = group.srl.update(|sb| {
+            durable::add(sb, self.id, self.name, mode, clock::wall_ns()).map_err(|_| EINVAL)
         })?;
         let mut inner = group.inner.lock();
         let head = inner.node.head();
@@ -174,10 +159,7 @@ impl Link {
             // Kept since the start: no session ever raised or lowered it.
             positions.set_mode(self.id, mode);
         } else {
-            let kept = match entry.state {
-                LinkState::Normal | LinkState::Syncing => Some(entry.position.seq.min(head)),
-                LinkState::NeedsSync | LinkState::Logging => None,
-            };
+            let kept = start::kept(&entry).map(|seq| seq.min(head));
             positions.set(self.id, mode, kept);
         }
         Ok(())
@@ -191,11 +173,10 @@ impl Link {
 
     /// Forgets the link in superblock and order.
     fn forget(&self, group: &Group) {
-        let slot = usize::from(self.id.0);
         let written = {
             let _still = group.pause.hold();
             let written = group.srl.update(|sb| -> Result<(), Error> {
-                let _ = sb.set_link(slot, None);
+                durable::remove(sb, self.id);
                 Ok(())
             });
             group.inner.lock().node.positions.remove(self.id);
@@ -281,7 +262,7 @@ impl Link {
         if before == mode {
             return Ok(());
         }
-        write_slot(group, self, |_, slot| slot.mode = mode)?;
+        write_slot(group, self, |sb, id| durable::set_mode(sb, id, mode))?;
         if in_sync {
             let text = if is_sync(mode) {
                 "left in-sync: the mode was changed; back as soon as the peer is level"

@@ -207,16 +207,20 @@ impl Worker {
         };
         self.begin_session(session)?;
         let last = decision.resume.prev();
-        {
-            let mut inner = self.group.inner.lock();
-            inner
-                .node
-                .positions
-                .session(self.link.id, last, last, last.min(ready.applied));
-        }
         self.sync_began(&decision.begins, host, last, decision.fork_chain)?;
         let job = decision.job;
         let sync = job.filter(|j| j.kind == SyncKind::Full);
+        // The superblock says so: what the log kept for the peer's former position may go.
+        let kept = {
+            let mut inner = self.group.inner.lock();
+            let positions = &mut inner.node.positions;
+            let kept = positions.keep_promise(self.link.id, sync.is_some());
+            positions.session(self.link.id, last, last, last.min(ready.applied));
+            kept
+        };
+        if !kept {
+            return Err(self.overrun());
+        }
         let mut sender = Sender::new(decision.resume, sync.and_then(|j| j.copies(&facts.volumes)));
         // What it holds from the session before counts as sent: its logging goes on, and frees our log above `resume`.
         sender.acknowledged(ready.received);
@@ -240,18 +244,14 @@ impl Worker {
         Ok(Session::new(sender, facts.volumes, sync))
     }
 
-    /// Makes the log keep what the peer will need, before it is promised.
+    /// Makes the log keep what the peer will need, beside what it kept, before it is promised.
     fn pin(&self, d: &Decision) -> Result<(), SessionError> {
-        let syncing = d.job.is_some_and(|j| j.kind == SyncKind::Full);
         let mut inner = self.group.inner.lock();
         if d.resume < oldest(&inner) {
             drop(inner);
             return Err(error::verdict(Why::Trimmed, false));
         }
-        inner
-            .node
-            .positions
-            .synced_from(self.link.id, d.resume.prev(), syncing);
+        inner.node.positions.promise(self.link.id, d.resume.prev());
         Ok(())
     }
 

@@ -17,8 +17,12 @@ use crate::{
 use kernel::prelude::*;
 use replicate_core::{
     group::{self, Volume},
-    log::superblock::{self, LinkState, Superblock, SyncState},
-    node::Role,
+    log::superblock::{Superblock, SyncState},
+    node::{
+        durable::links::{self as durable, NoSlot},
+        links::LinkId,
+        Role,
+    },
     session::{resync::Copies, state},
     units::{Chain, HostId, Position, Sector, Seq, VolumeId, SECTOR_BYTES},
 };
@@ -228,10 +232,10 @@ impl Link {
             // It has not begun: the peer is what it was.
             return Ok(());
         }
-        write_slot(group, self, |_, slot| {
-            slot.state = LinkState::NeedsSync;
-            slot.sync = None;
-            group.inner.lock().node.positions.set_needs_sync(self.id);
+        write_slot(group, self, |sb, id| {
+            durable::needs_sync(sb, id)?;
+            group.inner.lock().node.positions.set_needs_sync(id);
+            Ok(())
         })?;
         event::link(
             group,
@@ -261,12 +265,8 @@ impl Worker {
         match (begins, job) {
             (Some(Kind::Full), Some(mut job)) => {
                 job.fresh = false;
-                write_slot(group, link, |sb, slot| {
-                    slot.peer = host;
-                    slot.state = LinkState::Syncing;
-                    slot.position = sb.lineage().position(start).unwrap_or_default();
-                    slot.chain = chain.unwrap_or_default();
-                    slot.sync = Some(job.state());
+                write_slot(group, link, |sb, id| {
+                    durable::sync_began(sb, id, host, chain.unwrap_or_default(), job.state())
                 })
                 .map_err(own)?;
                 link.view.lock().sync = Some(job);
@@ -280,12 +280,8 @@ impl Worker {
                 );
             }
             (Some(Kind::AssumeClean), _) => {
-                write_slot(group, link, |sb, slot| {
-                    slot.peer = host;
-                    slot.state = LinkState::Normal;
-                    slot.position = sb.lineage().position(start).unwrap_or_default();
-                    slot.chain = chain.unwrap_or_default();
-                    slot.sync = None;
+                write_slot(group, link, |sb, id| {
+                    durable::declared_equal(sb, id, host, start, chain.unwrap_or_default())
                 })
                 .map_err(own)?;
                 link.view.lock().sync = None;
@@ -299,15 +295,12 @@ impl Worker {
                 );
             }
             (Some(Kind::Full) | None, _) => {
-                let known = group.srl.read(|sb| sb.link(usize::from(link.id.0)));
-                let same = matches!(known, Ok(Some(l)) if l.peer == host && l.state != LinkState::NeedsSync);
-                if !same {
-                    write_slot(group, link, |sb, slot| {
-                        slot.peer = host;
-                        if slot.state == LinkState::NeedsSync {
-                            slot.state = LinkState::Normal;
-                            slot.position = sb.lineage().position(start).unwrap_or_default();
-                        }
+                let news = group
+                    .srl
+                    .read(|sb| durable::session_is_news(sb, link.id, host));
+                if news.unwrap_or(true) {
+                    write_slot(group, link, |sb, id| {
+                        durable::session_began(sb, id, host, start)
                     })
                     .map_err(own)?;
                 }
@@ -353,12 +346,8 @@ impl Worker {
     }
 
     fn save(&self, job: &Job, end: Option<Seq>) -> Result<(), SessionError> {
-        write_slot(&self.group, &self.link, |sb, slot| {
-            let end = end.and_then(|s| sb.lineage().position(s));
-            slot.sync = Some(SyncState {
-                end: end.or(slot.sync.and_then(|s| s.end)),
-                ..job.state()
-            });
+        write_slot(&self.group, &self.link, |sb, id| {
+            durable::sync_moved(sb, id, job.at, end)
         })
         .map_err(|r| SessionError::own(Reason::LogFailed, r))
     }
@@ -366,11 +355,8 @@ impl Worker {
 
 /// The peer is consistent: the sync is over.
 pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<(), SessionError> {
-    write_slot(group, link, |_, slot| {
-        slot.state = LinkState::Normal;
-        slot.sync = None;
-    })
-    .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
+    write_slot(group, link, durable::sync_over)
+        .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
     link.view.lock().sync = None;
     group.inner.lock().node.positions.sync_ended(link.id);
     let text = match at {
@@ -428,12 +414,11 @@ fn first_volume(group: &Group) -> Result<Volume, Refusal> {
 pub(super) fn write_slot(
     group: &Group,
     link: &Link,
-    change: impl FnOnce(&mut Superblock, &mut superblock::Link),
+    change: impl FnOnce(&mut Superblock, LinkId) -> Result<(), NoSlot>,
 ) -> Result<(), Refusal> {
     let _still = group.pause.hold();
     group.srl.update(|sb| {
-        let slot = usize::from(link.id.0);
-        let mut l = sb.link(slot).ok_or_else(|| {
+        change(sb, link.id).map_err(|NoSlot| {
             Refusal::new(
                 ENOENT,
                 format_args!(
@@ -441,10 +426,7 @@ pub(super) fn write_slot(
                     link.name.as_str()
                 ),
             )
-        })?;
-        change(sb, &mut l);
-        let _ = sb.set_link(slot, Some(&l));
-        Ok(())
+        })
     })
 }
 

@@ -196,7 +196,7 @@ impl Worker {
         Ok(())
     }
 
-    fn overrun(&self) -> SessionError {
+    pub(super) fn overrun(&self) -> SessionError {
         self.link.view.lock().sync = None;
         SessionError::needs_sync(
             Reason::LogOverrun,

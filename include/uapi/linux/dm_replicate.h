@@ -227,6 +227,8 @@ enum dm_replicate_link_state {
  * @DM_REPLICATE_REASON_STOPPING: The link or the group is being removed.
  * @DM_REPLICATE_REASON_PEER_REFUSED: The peer refused this host; the text is
  *   the peer's.
+ * @DM_REPLICATE_REASON_SRL_DEGRADED: One copy of the log device's superblock
+ *   cannot be written.
  */
 enum dm_replicate_reason {
 	DM_REPLICATE_REASON_NONE,
@@ -263,6 +265,7 @@ enum dm_replicate_reason {
 	DM_REPLICATE_REASON_NO_MEMORY,
 	DM_REPLICATE_REASON_STOPPING,
 	DM_REPLICATE_REASON_PEER_REFUSED,
+	DM_REPLICATE_REASON_SRL_DEGRADED,
 };
 
 /**
@@ -334,6 +337,7 @@ enum dm_replicate_event_code {
 	DM_REPLICATE_EVENT_CODE_LOG_FULL,
 	DM_REPLICATE_EVENT_CODE_LOG_FAILED,
 	DM_REPLICATE_EVENT_CODE_VOLUME_FAILED,
+	DM_REPLICATE_EVENT_CODE_SRL_DEGRADED,
 };
 
 enum {

@@ -35,6 +35,11 @@ impl LineageMut<'_> {
     /// Epochs that begin above it go: this host adopted them, but has no record of them, and what it says
     /// from now on is another history. A replica that takes over before it caught up is in that place.
     pub fn push(&mut self, e: Epoch) -> Result<u32, LineageError> {
+        self.push_within(e, MAX_EPOCHS)
+    }
+
+    /// The same, with `most` epochs kept at most (1 to [`MAX_EPOCHS`]).
+    pub fn push_within(&mut self, e: Epoch, most: usize) -> Result<u32, LineageError> {
         let lineage = self.as_lineage()?;
         let kept = lineage.iter().take_while(|k| k.first <= e.first).count();
         let newest_first = kept
@@ -60,7 +65,8 @@ impl LineageMut<'_> {
                 .for_each(|gone| *gone = Entry::EMPTY);
             self.count
                 .set(u16::try_from(kept).map_err(|_| LineageError::TooMany)?);
-        } else if kept == MAX_EPOCHS {
+        }
+        for _ in most.clamp(1, MAX_EPOCHS)..kept.saturating_add(1) {
             self.fold()?;
         }
         let count = self.count.get();

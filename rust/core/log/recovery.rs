@@ -125,7 +125,9 @@ impl Epochs for Lineage<'_> {
         match self.at(seq) {
             Some(e) => (e.id, self.last_seq_of(&e.id).unwrap_or(Seq(u64::MAX))),
             None if self.is_empty() => (EpochId::NONE, Seq(u64::MAX)),
-            None => (self.before().epoch, self.before().last),
+            None if seq == self.before().last => (self.before().epoch, seq),
+            // It is not known any more, and no batch may pass for its.
+            None => (EpochId::NONE, self.before().last),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! The superblock: what a host knows for certain about its log, its volumes and its peers.
 //!
 //! The struct *is* the bytes: the caller owns a buffer of [`SUPERBLOCK_BYTES`] (never on a stack)
-//! and works on it in place. One writer at a time. A change is durable once [`Superblock::advance`]
+//! and works on it in place. One writer at a time. A change is durable once [`WriteState::begin`]
 //! and [`Superblock::seal`] were called and the sealed bytes are written, flushed, to at least one of
-//! the two places that [`Superblock::write_offsets`] names; both are always written. Until then the
+//! the two places that [`Superblock::write_offsets`] names; both are always tried ([`WriteState`]). Until then the
 //! copies of the generation before stay whole in the other slot.
 //!
 //! On failure nothing is changed: every setter that can refuse checks first.
@@ -17,6 +17,7 @@ mod foreign;
 mod links;
 mod make;
 mod volumes;
+mod write;
 
 pub use check::SuperblockError;
 pub use choose::{choose, Choice};
@@ -25,6 +26,7 @@ pub use foreign::{foreign, is_blank, Signature};
 pub use links::{Link, LinkState, SyncState};
 pub use make::{Format, FormatError, MIN_DEVICE_BYTES, MIN_DEVICE_NO_RING_BYTES};
 pub use volumes::{VolumeError, VolumeSlot, VolumeState};
+pub use write::{Attempt, WriteState, Written};
 
 use zerocopy::{FromBytes as _, IntoBytes as _};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -136,12 +138,6 @@ impl Superblock {
             .ok_or(SuperblockError::Short)?
             .copy_from_slice(used);
         Ok(())
-    }
-
-    /// Begins the next generation. The next [`Superblock::seal`] is for the other slot.
-    pub fn advance(&mut self) {
-        let next = self.generation().saturating_add(1);
-        self.head.generation.set(next);
     }
 
     /// Sets length and checksum and returns the bytes to write to each of the two places.

@@ -174,6 +174,7 @@ impl<M: Memory> Node<M> {
         }
         let id = self.positions.most_behind()?;
         let behind = self.positions.get(id)?;
-        (behind.may_be_given_up() && behind.kept < self.applier.clean()).then_some(id)
+        let pins = behind.pinned(behind.kept)? < self.applier.clean();
+        (behind.may_be_given_up() && pins).then_some(id)
     }
 }

@@ -41,6 +41,9 @@ pub struct Position {
     pub live: bool,
     /// What was written while a synchronisation ran in this session, and is still to be made up for, ends here.
     pub owed: Seq,
+    /// In a handshake: the peer is being promised everything above this, which the log keeps beside what it kept before.
+    /// Nothing of what the link had is given up before the peer has taken the promise and the superblock says so.
+    pub promised: Option<Seq>,
 }
 
 /// All links' positions.
@@ -85,6 +88,7 @@ impl Positions {
                 syncing: false,
                 live: false,
                 owed: Seq::NONE,
+                promised: None,
             });
         }
     }
@@ -125,6 +129,7 @@ impl Positions {
         match self.get_mut(id) {
             Some(l) => {
                 (l.live, l.owed) = (false, Seq::NONE);
+                l.promised = None;
                 l.closing = None;
                 core::mem::replace(&mut l.in_sync, false)
             }
@@ -180,16 +185,42 @@ impl Positions {
     pub fn set_needs_sync(&mut self, id: LinkId) {
         if let Some(l) = self.get_mut(id) {
             l.needs_sync = true;
+            l.promised = None;
             l.syncing = false;
             l.in_sync = false;
             l.closing = None;
         }
     }
 
+    /// A peer is about to be welcomed: the log keeps everything above `from` for it, and all that it kept before. Undone by
+    /// [`Self::disconnected`].
+    ///
+    /// Trace without the second half: a link at record 3 is to be synchronised from record 9; a checkpoint frees 4 to 9; the peer
+    /// never gets the welcome, and the primary crashes: it could have gone on from 3.
+    pub fn promise(&mut self, id: LinkId, from: Seq) {
+        if let Some(l) = self.get_mut(id) {
+            l.promised = Some(from);
+        }
+    }
+
+    /// The peer took the welcome, and the superblock says what follows from it (`syncing`: a synchronisation runs): the log
+    /// keeps what was promised, and no more. `false`: the link was given up meanwhile, the session must end.
+    #[must_use]
+    pub fn keep_promise(&mut self, id: LinkId, syncing: bool) -> bool {
+        match self.get(id).and_then(|l| l.promised) {
+            Some(from) => {
+                self.synced_from(id, from, syncing);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// A sync began (`syncing`), or equality was declared: the log keeps everything above `from`.
-    pub fn synced_from(&mut self, id: LinkId, from: Seq, syncing: bool) {
+    fn synced_from(&mut self, id: LinkId, from: Seq, syncing: bool) {
         if let Some(l) = self.get_mut(id) {
             l.needs_sync = false;
+            l.promised = None;
             l.syncing = syncing;
             l.in_sync = false;
             l.closing = None;
@@ -235,8 +266,8 @@ impl Positions {
         self.links
             .iter()
             .flatten()
-            .filter(|l| !l.needs_sync)
-            .map(|l| l.settled(commit).min(commit))
+            .filter_map(|l| l.pinned(l.settled(commit)))
+            .map(|seq| seq.min(commit))
             .min()
             .unwrap_or(commit)
     }
@@ -244,8 +275,8 @@ impl Positions {
     /// The link that pins the tail: the one to give up when the log is full.
     pub fn most_behind(&self) -> Option<LinkId> {
         self.iter()
-            .filter(|(_, l)| !l.needs_sync)
-            .min_by_key(|(_, l)| l.kept)
+            .filter_map(|(id, l)| Some((id, l.pinned(l.kept)?)))
+            .min_by_key(|(_, seq)| *seq)
             .map(|(id, _)| id)
     }
 }
@@ -257,12 +288,21 @@ impl Position {
         self.kept.max(data.min(commit))
     }
 
+    /// Returns above which seq the log is kept for the link, when its data ack is `kept`; `None`: it pins nothing.
+    pub fn pinned(&self, kept: Seq) -> Option<Seq> {
+        let kept = (!self.needs_sync).then_some(kept);
+        match (kept, self.promised) {
+            (Some(k), Some(p)) => Some(k.min(p)),
+            (k, p) => k.or(p),
+        }
+    }
+
     /// Whether the log may be taken from it when it is full. Not while writers wait for it anyway, and not in
     /// a synchronisation that goes on, until what was written meanwhile is made up for: that would begin
     /// again, and be overtaken again. Both end with the session.
     pub fn may_be_given_up(&self) -> bool {
         let paces = self.live && (self.syncing || self.owed > self.kept);
-        !(self.needs_sync || self.gates() || paces)
+        self.pinned(self.kept).is_some() && !(self.gates() || paces)
     }
 
     /// Writers wait for this link.
@@ -308,13 +348,40 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_frees_nothing_before_it_is_kept() {
+        let id = LinkId(0);
+        let mut p = Positions::default();
+        p.set(id, Mode::Async, Some(Seq(3)));
+        p.promise(id, Seq(9));
+        assert_eq!(p.tail_limit(Seq(20)), Seq(3));
+        // The peer never took it: it may go on from where it was.
+        p.disconnected(id);
+        assert_eq!(p.tail_limit(Seq(20)), Seq(3));
+        assert!(!p.keep_promise(id, true));
+        p.promise(id, Seq(9));
+        assert!(p.keep_promise(id, true));
+        assert_eq!(p.tail_limit(Seq(20)), Seq(9));
+        // A link that has nothing has what it is promised, until the log is full.
+        p.set(id, Mode::Async, None);
+        assert_eq!(p.tail_limit(Seq(20)), Seq(20));
+        p.promise(id, Seq(9));
+        assert_eq!(p.tail_limit(Seq(20)), Seq(9));
+        assert_eq!(p.most_behind(), Some(id));
+        assert_eq!(p.get(id).map(Position::may_be_given_up), Some(true));
+        p.set_needs_sync(id);
+        assert_eq!(p.tail_limit(Seq(20)), Seq(20));
+        assert!(!p.keep_promise(id, true));
+    }
+
+    #[test]
     fn a_full_log_paces_writers_for_a_sync_that_goes_on() {
         let id = LinkId(0);
         let may = |p: &Positions| p.get(id).map(Position::may_be_given_up);
         let mut p = Positions::default();
         p.set(id, Mode::Async, None);
         assert_eq!(may(&p), Some(false));
-        p.synced_from(id, Seq(3), true);
+        p.promise(id, Seq(3));
+        assert!(p.keep_promise(id, true));
         p.session(id, Seq(3), Seq(3), Seq(3));
         assert_eq!(may(&p), Some(false));
         // The peer is gone: it may not hold the log for ever.

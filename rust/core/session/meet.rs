@@ -74,6 +74,8 @@ pub enum Why {
     Forked,
     /// No epoch is common.
     Unrelated,
+    /// What it holds ends where this primary's lineage names no epoch any more: it cannot be compared.
+    Folded,
     /// It applied what this primary has lost.
     PeerAhead,
     /// Same seq, other content: the histories differ although the lineages do not.
@@ -89,14 +91,27 @@ pub fn judge(
     if peer.lineage.is_empty() {
         return Verdict::NeedsSync(Why::Empty);
     }
+    // Everything that it has may lie in epochs that are folded here. Whether that is this history's past or another history,
+    // nobody can tell; a synchronisation helps either, and an administrator starts it.
+    let folded = mine.lineage.before().last;
+    let may_be_folded = mine.lineage.before().folded > 0
+        && peer.logged.seq <= folded
+        && peer.applied_bound <= folded;
+    let unknown = |why| {
+        if may_be_folded {
+            Verdict::NeedsSync(Why::Folded)
+        } else {
+            Verdict::Refuse(why)
+        }
+    };
     let Some(fork) = fork(mine, peer) else {
-        return Verdict::Refuse(Why::Unrelated);
+        return unknown(Why::Unrelated);
     };
     let Some(newest) = peer.lineage.newest() else {
         return Verdict::Refuse(Why::Unrelated);
     };
-    if mine.lineage.find(&newest.id).is_none() {
-        return Verdict::Refuse(Why::Forked);
+    if mine.lineage.find(&newest.id).is_none() && mine.lineage.before().epoch != newest.id {
+        return unknown(Why::Forked);
     }
     if peer.applied_bound > fork.seq {
         return Verdict::Refuse(Why::PeerAhead);
@@ -108,6 +123,9 @@ pub fn judge(
     }
     let last = peer.logged.seq.min(fork.seq);
     let resume = last.next();
+    if last < folded {
+        return Verdict::NeedsSync(Why::Folded);
+    }
     if resume < mine.oldest {
         return Verdict::NeedsSync(Why::Trimmed);
     }
@@ -131,11 +149,26 @@ pub fn fork(mine: &Primary<'_>, peer: &Peer<'_>) -> Option<Position> {
         .lineage
         .iter()
         .rev()
-        .find(|e| mine.lineage.find(&e.id).is_some())?;
+        .find(|e| mine.lineage.find(&e.id).is_some());
+    let Some(common) = common else {
+        return fork_at_fold(mine, peer);
+    };
     let mine_ends = mine.lineage.last_seq_of(&common.id).unwrap_or(mine.head);
     let theirs_ends = peer.lineage.last_seq_of(&common.id);
     let seq = theirs_ends.map_or(mine_ends, |t| t.min(mine_ends));
     // The common epoch may own nothing yet: then the last common record is of an older one.
+    Some(mine.lineage.position(seq).unwrap_or(Position {
+        epoch: common.id,
+        seq,
+    }))
+}
+
+/// No epoch is kept by both: the peer's may be the newest one that is folded here, which is known by its id and its last seq.
+fn fork_at_fold(mine: &Primary<'_>, peer: &Peer<'_>) -> Option<Position> {
+    let before = mine.lineage.before();
+    let common = peer.lineage.iter().find(|e| e.id == before.epoch)?;
+    let ends = peer.lineage.last_seq_of(&common.id).unwrap_or(before.last);
+    let seq = ends.min(before.last);
     Some(mine.lineage.position(seq).unwrap_or(Position {
         epoch: common.id,
         seq,
@@ -164,8 +197,11 @@ pub enum Rival {
 
 /// What to make of another primary with that lineage.
 pub fn meet(mine: &Lineage<'_>, theirs: &Lineage<'_>) -> Rival {
-    let unknown =
-        |to: &Lineage<'_>, of: &Lineage<'_>| of.newest().is_some_and(|e| to.find(&e.id).is_none());
+    // What begins below the folded part of a lineage is the past for it, known or not.
+    let unknown = |to: &Lineage<'_>, of: &Lineage<'_>| {
+        of.newest()
+            .is_some_and(|e| to.find(&e.id).is_none() && e.first > to.before().last)
+    };
     if unknown(mine, theirs) {
         Rival::Newer
     } else if unknown(theirs, mine) {
@@ -302,6 +338,50 @@ mod tests {
         assert_eq!(met(&stale, &took_over), Some(Rival::Newer));
         assert_eq!(met(&took_over, &stale), Some(Rival::Older));
         assert_eq!(met(&stale, &stale), Some(Rival::Same));
+    }
+
+    #[test]
+    fn a_peer_below_the_fold_needs_a_sync_and_is_no_stranger() {
+        let before = Before {
+            folded: 3,
+            last: Seq(50),
+            epoch: EpochId([3; 16]),
+        };
+        let mine = [entry(4, 51), entry(5, 60)];
+        let judged = |theirs: &[Entry], logged: u64| {
+            let peer = Peer {
+                lineage: Lineage::new(Before::default(), theirs).ok()?,
+                replica: Replica::Consistent,
+                logged: Position {
+                    epoch: EpochId::NONE,
+                    seq: Seq(logged),
+                },
+                chain: Chain(7),
+                applied_bound: Seq(logged),
+                syncing: false,
+            };
+            let mine = Primary {
+                lineage: Lineage::new(before, &mine).ok()?,
+                head: Seq(70),
+                oldest: Seq(51),
+            };
+            Some(judge(&mine, &peer, |_| Some(Chain(7))))
+        };
+        let folded = Some(Verdict::NeedsSync(Why::Folded));
+        // Its only epoch is not named here any more.
+        assert_eq!(judged(&[entry(1, 1)], 8), folded);
+        assert_eq!(judged(&[entry(1, 1), entry(2, 30)], 40), folded);
+        // It holds all of the newest folded epoch: nothing is missing.
+        assert_eq!(
+            resume(judged(&[entry(1, 1), entry(3, 31)], 50)),
+            Some((50, 51))
+        );
+        assert_eq!(judged(&[entry(1, 1), entry(3, 31)], 40), folded);
+        // It holds more than that, of a history of its own.
+        assert_eq!(
+            judged(&[entry(1, 1), entry(9, 30)], 55),
+            Some(Verdict::Refuse(Why::Unrelated))
+        );
     }
 
     #[test]

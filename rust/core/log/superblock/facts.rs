@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Where the log begins that is still needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tail {
     /// Its first record.
     pub seq: Seq,
@@ -278,6 +278,11 @@ impl Superblock {
     /// Adds an epoch; returns its local number. The oldest is folded when there are too many.
     pub fn push_epoch(&mut self, epoch: Epoch) -> Result<u32, LineageError> {
         self.lineage_mut().push(epoch)
+    }
+
+    /// The same, with `most` epochs kept at most.
+    pub fn push_epoch_within(&mut self, epoch: Epoch, most: usize) -> Result<u32, LineageError> {
+        self.lineage_mut().push_within(epoch, most)
     }
 
     /// Takes over a peer's lineage. Epochs known here keep their local number.

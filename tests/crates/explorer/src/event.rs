@@ -35,6 +35,8 @@ pub enum Ev {
     Reset(usize, usize),
     Connect,
     Welcomed,
+    /// The primary hears that the secondary is ready for a sync.
+    Ready,
     Drop(usize),
     Send,
     Deliver(usize, usize),
@@ -108,6 +110,9 @@ impl fmt::Display for Ev {
             Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
             Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
             Ev::Connect => f.write_str("link: connects, primary compares"),
+            Ev::Ready => {
+                f.write_str("link: primary hears that the secondary is ready to be synced")
+            }
             Ev::Welcomed => f.write_str("link: secondary takes the welcome"),
             Ev::Drop(s) => write!(f, "link: {} sees the connection lost", side(*s)),
             Ev::Send => f.write_str("primary: sends"),

@@ -70,7 +70,7 @@ pub enum Why {
         session: u8,
     },
     /// Primary: a sync begins.
-    SyncStart(Seq, Chain),
+    SyncStart(Seq),
     /// Secondary: inconsistent, starts anew.
     SyncRestart(Seq, Chain, u8),
     TakeOver(Seq),
@@ -274,7 +274,8 @@ impl Host {
             positions.set(LINK, cfg.mode, self.sb.kept);
             positions.cut(head);
             if let (Some(_), Some(kept)) = (self.sb.sync, self.sb.kept) {
-                positions.synced_from(LINK, kept, true);
+                positions.promise(LINK, kept);
+                let _ = positions.keep_promise(LINK, true);
             }
         }
         let start = Start {

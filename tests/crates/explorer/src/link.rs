@@ -44,6 +44,8 @@ pub struct Welcome {
     pub restart: Option<(Seq, Chain)>,
     /// Where an unfinished sync goes on.
     pub cursor: Option<(VolumeId, Sector)>,
+    /// The secondary has taken it, and said so.
+    pub ready: bool,
 }
 
 pub fn entries(line: &[Epoch]) -> Vec<Entry> {

@@ -10,7 +10,7 @@ use replicate_core::{
         resync::Copies,
         sender::Sender,
     },
-    units::{Chain, Sector, Seq, VolumeId},
+    units::{Sector, Seq, VolumeId},
 };
 
 use crate::{
@@ -64,26 +64,29 @@ impl World {
                     } else {
                         None
                     },
+                    ready: false,
                 });
                 self.name_session();
                 // The log keeps what was promised, even where a sync that never came about had given it up.
-                let from = resume.prev();
                 let on = self.hosts[P].on_mut();
-                on.node.positions.synced_from(LINK, from, inconsistent);
+                on.node.positions.promise(LINK, resume.prev());
                 Ok(true)
             }
             Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync || cfg.give_up => {
-                if self.hosts[P].pending.is_some() {
-                    return Ok(false);
-                }
                 let Some((start, chain)) = p.node.sync_start() else {
                     return Ok(false);
                 };
-                let mut sb = self.hosts[P].sb.clone();
-                sb.kept = Some(start);
-                sb.sync = Some((VolumeId(cfg.blocks[0].0), Sector(0)));
-                self.hosts[P].pending = Some((sb, Why::SyncStart(start, chain)));
-                self.ghost.sync_start = start;
+                self.hosts[P].on_mut().node.positions.promise(LINK, start);
+                self.welcome = Some(Welcome {
+                    session: 0,
+                    line: self.hosts[P].sb.line.clone(),
+                    fork: start,
+                    resume: start.next(),
+                    restart: Some((start, chain)),
+                    cursor: Some((VolumeId(cfg.blocks[0].0), Sector(0))),
+                    ready: false,
+                });
+                self.name_session();
                 Ok(true)
             }
             // A takeover that did not come to its end may leave the replica ahead: then it says so.
@@ -100,28 +103,42 @@ impl World {
         }
     }
 
+    /// The secondary is ready for the sync, durably. The primary's superblock says so before what the log kept for the
+    /// secondary's former position may go.
+    pub fn sync_ready(&mut self) -> Step {
+        let Some((start, _)) = self.welcome.as_ref().and_then(|w| w.restart) else {
+            return Ok(false);
+        };
+        if self.hosts[P].pending.is_some() {
+            return Ok(false);
+        }
+        let mut sb = self.hosts[P].sb.clone();
+        sb.kept = Some(start);
+        sb.sync = self.welcome.as_ref().and_then(|w| w.cursor);
+        self.hosts[P].pending = Some((sb, Why::SyncStart(start)));
+        Ok(true)
+    }
+
     /// The primary's superblock says that a sync of the link runs.
-    pub fn sync_started(&mut self, start: Seq, chain: Chain) {
-        let on = self.hosts[P].on_mut();
-        on.node.positions.synced_from(LINK, start, true);
-        let line = self.hosts[P].sb.line.clone();
-        let cursor = self.hosts[P].sb.sync;
-        self.welcome = Some(Welcome {
-            session: 0,
-            line,
-            fork: start,
-            resume: start.next(),
-            restart: Some((start, chain)),
-            cursor,
-        });
-        self.name_session();
+    pub fn sync_started(&mut self, cfg: &Config, start: Seq) -> Result<(), Broken> {
+        self.ghost.sync_start = start;
+        match self.welcome.take() {
+            Some(w) => self.primary_joins(cfg, &w),
+            None => {
+                // The connection is lost by now.
+                let positions = &mut self.hosts[P].on_mut().node.positions;
+                let _ = positions.keep_promise(LINK, true);
+                positions.disconnected(LINK);
+                Ok(())
+            }
+        }
     }
 
     /// The secondary takes the welcome: its superblock first, then the session.
     pub fn welcomed(&mut self, cfg: &Config) -> Step {
         let w = self.welcome.clone().expect("a welcome");
         let h = &mut self.hosts[S];
-        if !h.is_idle() || h.on().session.is_some() {
+        if !h.is_idle() || h.on().session.is_some() || w.ready {
             return Ok(false);
         }
         let on = h.on();
@@ -159,7 +176,7 @@ impl World {
         }
         if w.line == h.sb.line {
             self.truncate(w.fork)?;
-            self.secondary_joins(cfg, w.session);
+            self.secondary_joins(cfg, w.session)?;
             return Ok(true);
         }
         let mut sb = h.sb.clone();
@@ -196,25 +213,38 @@ impl World {
     }
 
     /// Both ends enter the session, if the primary still stands by its welcome.
-    pub fn secondary_joins(&mut self, cfg: &Config, session: u8) {
+    pub fn secondary_joins(&mut self, cfg: &Config, session: u8) -> Result<(), Broken> {
         // Another welcome may be under way by now: its connection begins its own handshake.
         let Some(w) = self.welcome.take_if(|w| w.session == session) else {
-            return;
+            return Ok(());
         };
         let s = self.hosts[S].on_mut();
         s.node.session_began();
         s.arrived.clear();
         s.session = Some(w.session);
         s.told = None;
-        let (received, applied) = (s.node.acks().received, s.node.acks().applied);
+        if w.restart.is_some() {
+            self.welcome = Some(Welcome { ready: true, ..w });
+            return Ok(());
+        }
+        self.primary_joins(cfg, &w)
+    }
+
+    /// The primary has heard that the secondary is ready.
+    fn primary_joins(&mut self, cfg: &Config, w: &Welcome) -> Result<(), Broken> {
+        let acks = self.hosts[S].on.as_ref().map(|s| s.node.acks());
         let Some(p) = &mut self.hosts[P].on else {
-            return;
+            return Ok(());
         };
+        if !p.node.positions.keep_promise(LINK, w.cursor.is_some()) {
+            return broken("P5: a peer is welcomed to what the log no longer keeps for it");
+        }
+        let acks = acks.unwrap_or_default();
         let copies = w
             .cursor
             .map(|(volume, at)| Copies::new(volume, cfg.size(volume.0), at));
         let mut sender = Sender::new(w.resume, copies);
-        sender.acknowledged(received);
+        sender.acknowledged(acks.received);
         sender.set_credit(Seq(u64::MAX), u64::MAX);
         p.sender = Some(sender);
         p.session = Some(w.session);
@@ -222,7 +252,8 @@ impl World {
         let last = w.resume.prev();
         p.node
             .positions
-            .session(LINK, last, last, applied.min(last));
+            .session(LINK, last, last, acks.applied.min(last));
+        Ok(())
     }
 
     pub fn drop_session(&mut self, cfg: &Config, s: usize) {
@@ -230,6 +261,7 @@ impl World {
             return;
         };
         if s == P {
+            self.welcome = None;
             on.node.positions.disconnected(LINK);
             on.sender = None;
             on.reading.clear();

@@ -64,9 +64,10 @@ pub(crate) fn syncing() -> Vec<Ev> {
         Ev::SuperblockDone(P),
         Ev::Boot(S),
         Ev::Connect,
-        Ev::SuperblockDone(P),
         Ev::Welcomed,
         Ev::SuperblockDone(S),
+        Ev::Ready,
+        Ev::SuperblockDone(P),
     ]
 }
 

@@ -263,8 +263,15 @@ impl World {
         if self.can_connect() {
             all.push(Ev::Connect);
         }
-        if self.welcome.is_some() && self.hosts[S].on.is_some() {
-            all.push(Ev::Welcomed);
+        if let Some(w) = &self.welcome {
+            if w.ready && self.hosts[P].on.is_some() {
+                all.push(Ev::Ready);
+            } else if self.hosts[S].on.is_some() {
+                all.push(Ev::Welcomed);
+            }
+            if self.ghost.drops > 0 && !starting && self.hosts[P].on.is_some() {
+                all.push(Ev::Drop(P));
+            }
         }
         for s in [P, S] {
             let alone = session(s).is_some() && session(s) != session(1 - s);

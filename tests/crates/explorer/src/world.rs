@@ -214,6 +214,7 @@ impl World {
             }
             Ev::Connect => self.connect(cfg),
             Ev::Welcomed => self.welcomed(cfg),
+            Ev::Ready => self.sync_ready(),
             Ev::Drop(s) => {
                 self.ghost.drops = self.ghost.drops.saturating_sub(1);
                 self.drop_session(cfg, s);
@@ -340,12 +341,12 @@ impl World {
             }
             Why::Adopt { fork, session } => {
                 self.truncate(fork)?;
-                self.secondary_joins(cfg, session);
+                self.secondary_joins(cfg, session)?;
             }
-            Why::SyncStart(start, chain) => self.sync_started(start, chain),
+            Why::SyncStart(start) => self.sync_started(cfg, start)?,
             Why::SyncRestart(start, chain, session) => {
                 self.hosts[s].on_mut().node.restart_at(start, chain, true);
-                self.secondary_joins(cfg, session);
+                self.secondary_joins(cfg, session)?;
             }
             Why::TakeOver(end) => return self.taken_over(cfg, end),
         }

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblock transitions over a host's whole life: a history longer than a lineage keeps, and writes that fail.
+
+use proptest::prelude::*;
+use replicate_core::{
+    group::{Mode, Name, Role as Recorded},
+    lineage::{Before, Entry, Epoch, Lineage},
+    log::{
+        format::SUPERBLOCK_BYTES,
+        recovery::{Found, Outcome, Scan, Want},
+        ring::{Place, Ring},
+        superblock::{
+            choose, copy_offsets, Format, Link, LinkState, Superblock, Tail, WriteState, Written,
+        },
+    },
+    node::{
+        durable::{
+            adopt::{self, AdoptError, History},
+            grow::{GrowError, Limits},
+            start::{begin_life, Facts, Life, Unfit},
+            takeover::{take_over, TakeOver, TakeOverError},
+        },
+        links::LinkId,
+        Role,
+    },
+    units::{Bytes, Chain, EpochId, GroupUuid, HostId, Position, Seq},
+};
+
+const DEVICE: u64 = 64 << 20;
+
+fn formatted() -> Vec<u8> {
+    let mut buffer = vec![0; SUPERBLOCK_BYTES];
+    let format = Format {
+        host: HostId([5; 16]),
+        device: Bytes(DEVICE),
+        physical_block: 512,
+        ring: true,
+    };
+    let sb = Superblock::mut_from(&mut buffer).unwrap();
+    sb.format(&format).unwrap();
+    buffer
+}
+
+fn name() -> Name {
+    Name::new(b"db").unwrap()
+}
+
+fn epoch(n: u64) -> EpochId {
+    let mut id = [1; 16];
+    id[..8].copy_from_slice(&n.to_le_bytes());
+    EpochId(id)
+}
+
+/// A primary with one record a batch, whose application writes ten records between two crashes.
+struct Host {
+    sb: Vec<u8>,
+    /// Epoch of each seq, from 1 on.
+    owner: Vec<EpochId>,
+    starts: u64,
+}
+
+impl Host {
+    fn new() -> Host {
+        Host {
+            sb: formatted(),
+            owner: Vec::new(),
+            starts: 0,
+        }
+    }
+
+    fn sb(&mut self) -> &mut Superblock {
+        Superblock::mut_from(&mut self.sb).unwrap()
+    }
+
+    fn start(&mut self) -> Result<Vec<LinkId>, GrowError> {
+        self.starts += 1;
+        let head = Seq(self.owner.len() as u64);
+        let life = Life {
+            name: name(),
+            role: Role::Primary,
+            head,
+            uuid: GroupUuid([8; 16]),
+            epoch: epoch(self.starts),
+            time_ns: self.starts,
+            limits: Limits::FORMAT,
+        };
+        let mut next = self.sb.clone();
+        let given_up = begin_life(Superblock::mut_from(&mut next).unwrap(), &life)?;
+        self.sb = next;
+        Ok(given_up.iter().collect())
+    }
+
+    fn write(&mut self) {
+        let newest = epoch(self.starts);
+        self.owner.extend([newest; 10]);
+    }
+
+    /// A checkpoint at the head, as far as the links let the tail go.
+    fn checkpoint(&mut self) {
+        let head = Seq(self.owner.len() as u64);
+        let sb = self.sb();
+        let at = sb.lineage().position(head).unwrap();
+        sb.set_applied(at);
+        sb.set_commit(at);
+        let mut keep = head;
+        for (_, l) in sb.links() {
+            if l.state != LinkState::NeedsSync {
+                keep = keep.min(l.position.seq);
+            }
+        }
+        sb.set_tail(Tail {
+            seq: keep.next(),
+            offset: Bytes(keep.0 * 4096),
+            lap: 0,
+            chain: Chain(keep.0 as u32),
+        });
+    }
+
+    /// What a scan of its log says.
+    fn scan(&mut self) -> Outcome {
+        let owner = self.owner.clone();
+        let sb = self.sb();
+        let tail = sb.tail();
+        let ring = Ring::new(
+            Bytes(DEVICE / 2),
+            4096,
+            Place(tail.offset.0),
+            Place(tail.offset.0),
+        );
+        let lineage = sb.lineage();
+        let mut scan = Scan::new(ring, tail.seq, tail.chain, sb.commit().seq);
+        loop {
+            match scan.want(&lineage) {
+                Want::Batch(e) if owner.get(e.first.0 as usize - 1) == Some(&e.epoch) => {
+                    let found = Found {
+                        first: e.first,
+                        last: e.first,
+                        length: Bytes(4096),
+                        durable: e.first.prev(),
+                    };
+                    scan.accept(found, &lineage, |seq| Chain(seq.0 as u32));
+                }
+                Want::Batch(_) | Want::Evidence(_) => scan.reject(),
+                Want::Flush => scan.flushed(),
+                Want::Done(outcome) => return outcome,
+            }
+        }
+    }
+
+    fn ends_at(&mut self) -> Option<Seq> {
+        match self.scan() {
+            Outcome::Head { head, .. } => Some(head),
+            Outcome::Corrupt { .. } => None,
+        }
+    }
+}
+
+/// A link is away in epoch 1 and keeps the tail there, while the primary starts more often than a lineage has entries.
+#[test]
+fn a_link_that_is_away_for_longer_than_the_lineage_does_not_damage_the_log() {
+    let mut h = Host::new();
+    h.start().unwrap();
+    h.write();
+    let link = Link {
+        name: Name::new(b"dr").unwrap(),
+        position: h.sb().lineage().position(Seq(5)).unwrap(),
+        state: LinkState::Normal,
+        mode: Mode::Async,
+        ..Link::default()
+    };
+    assert!(h.sb().set_link(3, Some(&link)));
+    h.checkpoint();
+    let mut told = Vec::new();
+    for start in 2..=200u64 {
+        let head = Seq(h.owner.len() as u64);
+        assert_eq!(h.ends_at(), Some(head), "scan before start {start}");
+        let facts = Facts::of(h.sb());
+        assert_eq!(facts.role_for(name(), None), Ok(Role::Primary));
+        told.extend(h.start().unwrap().into_iter().map(|id| (start, id)));
+        h.write();
+        h.checkpoint();
+    }
+    // It was said once, in the superblock that would have brought its epoch near to the end of the lineage.
+    assert_eq!(told, [(Limits::FORMAT.links as u64 + 1, LinkId(3))]);
+    assert_eq!(h.sb().link(3).map(|l| l.state), Some(LinkState::NeedsSync));
+    assert!(h.sb().lineage().before().folded > 0);
+}
+
+/// The same with volumes that never come back: nothing may be forgotten that their replay needs.
+#[test]
+fn a_replay_that_needs_the_oldest_epoch_refuses_a_new_one() {
+    let mut h = Host::new();
+    let mut refused = None;
+    for start in 1..=70u64 {
+        let before = h.sb.clone();
+        match h.start() {
+            Ok(_) => h.write(),
+            Err(e) => {
+                refused.get_or_insert((start, e));
+                assert_eq!(h.sb, before);
+            }
+        }
+        let head = h.owner.len() as u64;
+        assert_eq!(h.ends_at(), Some(Seq(head)));
+    }
+    let needs = GrowError::ReplayNeeds {
+        tail: Seq(1),
+        folds: Seq(10),
+    };
+    assert_eq!(refused, Some((65, needs)));
+}
+
+/// A log that a former version let fall below the fold is refused with the reason, not called damaged.
+#[test]
+fn a_log_below_the_fold_is_named() {
+    let mut h = Host::new();
+    h.start().unwrap();
+    h.write();
+    for n in 0..70u64 {
+        let first = Seq(11 + n);
+        let e = Epoch {
+            id: epoch(100 + n),
+            first,
+            ..Epoch::default()
+        };
+        h.sb().push_epoch(e).unwrap();
+    }
+    let facts = Facts::of(h.sb());
+    assert_eq!(facts.role_for(name(), None), Err(Unfit::Folded(Seq(1))));
+}
+
+fn lineage_folded_at(last: u64) -> (Before, Vec<Entry>) {
+    let before = Before {
+        folded: 9,
+        last: Seq(last),
+        epoch: epoch(9),
+    };
+    let entry = Entry::from(Epoch {
+        id: epoch(10),
+        first: Seq(last + 1),
+        ..Epoch::default()
+    });
+    (before, vec![entry])
+}
+
+/// A secondary whose log begins, or whose head lies, below what its primary's lineage names.
+#[test]
+fn a_secondary_below_the_fold_neither_resumes_nor_takes_over() {
+    let (before, entries) = lineage_folded_at(100);
+    let lineage = Lineage::new(before, &entries).unwrap();
+    let history = History {
+        group: GroupUuid([8; 16]),
+        name: name(),
+        lineage,
+    };
+    let mut buffer = formatted();
+    let sb = Superblock::mut_from(&mut buffer).unwrap();
+    sb.set_role(Recorded::Secondary);
+    let resumed = adopt::resume(sb, &history, std::iter::empty(), Seq(100));
+    assert_eq!(resumed, Err(AdoptError::Folded));
+    sb.set_tail(Tail {
+        seq: Seq(101),
+        ..sb.tail()
+    });
+    let resumed = adopt::resume(sb, &history, std::iter::empty(), Seq(100));
+    assert_eq!(resumed, Ok(()));
+    let take = |end| TakeOver {
+        end: Seq(end),
+        epoch: epoch(11),
+        time_ns: 1,
+        limits: Limits::FORMAT,
+    };
+    let below = TakeOverError::Folded {
+        end: Seq(99),
+        folded: Seq(100),
+    };
+    assert_eq!(take_over(sb, &take(99), std::iter::empty()), Err(below));
+    assert_eq!(sb.role(), Recorded::Secondary);
+    assert_eq!(take_over(sb, &take(100), std::iter::empty()), Ok(()));
+    let at = Position {
+        epoch: epoch(9),
+        seq: Seq(100),
+    };
+    assert_eq!(sb.commit(), at);
+}
+
+/// What a copy's write comes to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Copied {
+    Ok,
+    /// It failed, and nothing changed.
+    Lost,
+    /// It failed, and is there.
+    There,
+    /// It failed half way.
+    Torn,
+}
+
+proptest! {
+    /// Whatever fails, a start finds the last generation that was called durable, or a later one that was tried; never two
+    /// that contradict each other.
+    #[test]
+    fn superblock_writes_that_fail_leave_no_doubt(
+        tries in prop::collection::vec(
+            prop::array::uniform2(prop_oneof![
+                3 => Just(Copied::Ok), 1 => Just(Copied::Lost), 1 => Just(Copied::There), 1 => Just(Copied::Torn)
+            ]),
+            1..12,
+        )
+    ) {
+        let mut durable = formatted();
+        let mut state = WriteState::default();
+        let mut disk: [Vec<u8>; 4] = std::array::from_fn(|_| vec![0; SUPERBLOCK_BYTES]);
+        // Formatted: whole in all four places.
+        for _ in 0..2 {
+            let sb = Superblock::mut_from(&mut durable).unwrap();
+            sb.advance();
+            let at = sb.write_offsets();
+            let sealed = sb.seal().to_vec();
+            for (copy, offset) in disk.iter_mut().zip(copy_offsets(Bytes(DEVICE))) {
+                if at.contains(&offset) {
+                    copy[..sealed.len()].copy_from_slice(&sealed);
+                }
+            }
+        }
+        let (mut last_durable, mut degraded_slot) = (0, [false; 2]);
+        for (n, copies) in (1u64..).zip(tries) {
+            let mut next = durable.clone();
+            let sb = Superblock::mut_from(&mut next).unwrap();
+            sb.set_horizon(Position { epoch: epoch(1), seq: Seq(n) });
+            let mut attempt = state.begin(sb);
+            let at = sb.write_offsets();
+            let slot = sb.generation() % 2;
+            let sealed = sb.seal().to_vec();
+            for (offset, outcome) in at.into_iter().zip(copies) {
+                let place = copy_offsets(Bytes(DEVICE)).iter().position(|o| *o == offset).unwrap();
+                match outcome {
+                    Copied::Ok | Copied::There => disk[place][..sealed.len()].copy_from_slice(&sealed),
+                    Copied::Lost => {}
+                    Copied::Torn => disk[place][4096..8192].fill(0xee),
+                }
+                attempt.copy_done(outcome == Copied::Ok);
+            }
+            degraded_slot[slot as usize] = copies != [Copied::Ok; 2];
+            let one_ok = copies.contains(&Copied::Ok);
+            if state.end(attempt) == Written::Durable {
+                prop_assert!(one_ok);
+                durable = next;
+                last_durable = n;
+            } else {
+                prop_assert!(!one_ok);
+            }
+            prop_assert_eq!(state.is_degraded(), degraded_slot != [false; 2]);
+            let chosen = choose(std::array::from_fn(|i| Some(&disk[i][..])));
+            let chosen = chosen.map(|i| Superblock::ref_from(&disk[i]).map(|sb| sb.horizon().seq.0));
+            match chosen {
+                Ok(Some(found)) => prop_assert!((last_durable..=n).contains(&found), "{} after {}", found, last_durable),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+}
