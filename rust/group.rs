@@ -2,9 +2,9 @@
 
 //! A group on this host: one SRL, its volumes, its links, one order.
 //!
-//! | thread | does | room |
+//! | thread | does | module |
 //! |---|---|---|
-//! | log worker | batches, log flushes, completions, parked bios | [`crate::log_worker`] |
+//! | log worker | batches, log flushes, completions, deferred bios | [`crate::log_worker`] |
 //! | applier | replay, data-volume writes, checkpoints, superblocks | [`crate::applier`] |
 //! | one per link | its sessions: sending and acknowledgements, or receiving | [`crate::link`] |
 //!

@@ -7,7 +7,7 @@
 //! session is the group's: [`primary`] connects and sends, [`secondary`] is connected to and acknowledges. Both
 //! roles listen ([`listener`]), because a primary that took over must be able to answer the old one.
 //!
-//! | room | what it is |
+//! | module | what it is |
 //! |---|---|
 //! | [`manage`], [`sync`] | commands: add, remove, set, connect, disconnect; synchronisation |
 //! | [`worker`] | the thread: attempts, back-off, what the end of a session does |

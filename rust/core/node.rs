@@ -7,7 +7,7 @@
 //! or the wire) and in what gates the applier. Takeover is therefore a change of role, not of machinery.
 //!
 //! The caller holds the group's order lock around every call, executes what the `plan_*` calls return
-//! and reports back. Nothing here waits. Rooms: [`log`](self::log) (log writes, flushes, completions), [`apply`]
+//! and reports back. Nothing here waits. Modules: [`log`](self::log) (log writes, flushes, completions), [`apply`]
 //! (rounds), [`checkpoint`], [`replica`] (what a secondary does more), [`copies`] (a sync), [`position`] (links).
 //!
 //! # Order of events in a record's life, and who holds it back

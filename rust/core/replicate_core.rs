@@ -5,7 +5,7 @@
 //! Compiled unchanged into the module, the host tests, the explorer and the userspace tool. Every
 //! decision that a promise rests on is taken here; the module executes.
 //!
-//! | room | what it decides |
+//! | module | what it decides |
 //! |---|---|
 //! | [`units`], [`group`], [`record`], [`lineage`] | the words |
 //! | [`log`] | the log's format, space, writing, recovery |

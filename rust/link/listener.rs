@@ -35,7 +35,7 @@ use replicate_linux::{
     net::{Listener, Part, SocketAddr, Stream},
 };
 
-/// Guests at a time.
+/// Pending connections at a time.
 const MAX_PENDING: usize = 8;
 /// What a pending connection has to prove itself.
 const PATIENCE_NS: u64 = 3_000_000_000;
@@ -111,14 +111,14 @@ impl Listeners {
             }),
             GFP_KERNEL,
         )?;
-        let door = Acceptor {
+        let acceptor = Acceptor {
             socket,
             wake,
             shared: shared.clone(),
             pending: KVec::with_capacity(MAX_PENDING, GFP_KERNEL)?,
             told_ns: 0,
         };
-        let thread = Thread::spawn(c"dmrepl-listen", move |stop| door.run(stop))?;
+        let thread = Thread::spawn(c"dmrepl-listen", move |stop| acceptor.run(stop))?;
         inner.push(
             Entry {
                 address: link.local,

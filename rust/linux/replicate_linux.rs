@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ground floor: safe abstractions over the C interfaces that the `kernel` crate does not wrap yet.
+//! The lowest layer: safe abstractions over the C interfaces that the `kernel` crate does not wrap yet.
 //!
 //! This crate is the only place with `unsafe` code. It knows nothing of replication: block devices,
 //! bios, device-mapper targets, sockets, generic netlink, threads and pages are its nouns. Every
-//! room says at its top in which context its functions may be called.
+//! module says at its top in which context its functions may be called.
 
 #[cfg(not(CONFIG_64BIT))]
 compile_error!("pages are reached through the linear map, which needs a 64-bit kernel");
