@@ -78,7 +78,7 @@ impl Applier {
                 Op::Discard | Op::WriteZeroes | Op::Marker => None,
             };
             let mut inner = group.inner.lock();
-            if !inner.node.load(record) {
+            if !cursor.is_of(&inner.node.log) || !inner.node.load(record) {
                 return Ok(n);
             }
             inner.keep(record.seq, payload);

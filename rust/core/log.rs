@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod format;
+pub mod reader;
 pub mod recovery;
 pub mod ring;
 pub mod superblock;

@@ -31,7 +31,7 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::{
     checksum::crc32c,
-    units::{Chain, EpochId, Op, Range, Record, Sector, Seq, VolumeId},
+    units::{Chain, Op, Range, Record, Sector, Seq, VolumeId},
 };
 
 /// Bytes of a record header.
@@ -207,14 +207,6 @@ pub fn chain_record(before: Chain, r: &Record) -> Result<Chain, RecordError> {
     Ok(chain_next(before, &encode(r)?))
 }
 
-/// The chain after the start of epoch `id`, before that epoch's first record.
-///
-/// Every epoch of the lineage is folded in, in order, also one that wrote no record.
-#[must_use]
-pub fn chain_epoch(before: Chain, id: EpochId) -> Chain {
-    Chain(crc32c(before.0, &id.0))
-}
-
 #[cfg_attr(CONFIG_KUNIT, kernel::macros::kunit_tests(replicate_core_record))]
 #[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
 mod tests {
@@ -312,13 +304,12 @@ mod tests {
 
     #[test]
     fn chain_sees_every_difference() {
-        let start = chain_epoch(Chain(0), EpochId([9; 16]));
+        let start = Chain(9);
         let a = chain_record(start, &sample());
         let mut other = sample();
         other.payload_crc = 1;
         assert!(a.is_ok());
         assert!(a != chain_record(start, &other));
         assert!(a != chain_record(Chain(0), &sample()));
-        assert!(chain_epoch(Chain(0), EpochId([8; 16])) != start);
     }
 }

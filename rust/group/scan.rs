@@ -8,20 +8,19 @@ use crate::{
     memory::Fixed,
     refuse::Refusal,
     srl::{
-        reader::{found, NoBatch, Reader},
+        reader::{NoBatch, Reader},
         Srl,
     },
 };
 use kernel::prelude::*;
 use replicate_core::{
     log::{
-        batch::BatchHead,
         recovery::{Outcome, Scan, Want},
         ring::{Index, Mark, Place, Ring},
         superblock::Superblock,
     },
     node::durable::start::Facts,
-    units::{Chain, EpochId, GroupUuid, Seq},
+    units::{Chain, GroupUuid, Seq},
 };
 use replicate_linux::errno::EUCLEAN;
 
@@ -56,27 +55,25 @@ pub(crate) fn scan(
     let mut chain_at_applied = tail.chain;
     loop {
         match scan.want(&lineage) {
-            Want::Batch(want) => match reader.batch(srl, &ring, want.place) {
-                Ok((head, epoch)) if want.matches(&ring, &head, &epoch) => {
-                    if head.first_seq <= applied && applied <= head.last_seq() {
-                        chain_at_applied = reader.chain_after(&head, applied);
+            Want::Batch(want) => match reader.batch(srl, &ring, &want) {
+                Ok(found) => {
+                    if found.first <= applied && applied <= found.last {
+                        chain_at_applied = reader.chain_after(applied);
                     }
                     marks.push(Mark {
                         first: want.first,
                         place: want.place,
                         chain: want.chain,
                     });
-                    scan.accept(found(&head), &lineage, |seq| reader.chain_after(&head, seq));
+                    scan.accept(found, &lineage, |seq| reader.chain_after(seq));
                 }
-                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
-                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
+                Err(NoBatch::NotThere) => scan.reject(),
+                Err(NoBatch::Io(_)) => scan.unreadable(),
             },
-            Want::Evidence(want) => match later(&mut reader, srl, &ring, want.place) {
-                Ok((head, epoch)) if want.proves(&ring, &head, &epoch) => {
-                    scan.evidence(found(&head), &lineage);
-                }
-                Ok(_) | Err(NoBatch::NotThere) => scan.reject(),
-                Err(NoBatch::Io(e)) => return Err(unreadable(shown, e)),
+            Want::Evidence(want) => match reader.evidence(srl, &ring, &want) {
+                Ok(found) => scan.evidence(found, &lineage),
+                Err(NoBatch::NotThere) => scan.reject(),
+                Err(NoBatch::Io(_)) => scan.unreadable(),
             },
             Want::Flush => {
                 srl.dev().flush_sync().map_err(|e| {
@@ -91,50 +88,50 @@ pub(crate) fn scan(
                 scan.flushed();
             }
             Want::Done(Outcome::Head { head, chain, place }) => {
+                if let Some(bad) = scan.unreadable_at() {
+                    pr_warn!(
+                        "SRL {shown}: the log ends after record {}: ring offset {} cannot be read, nothing shows that a record there was durable\n",
+                        head.0,
+                        ring.offset(bad).0
+                    );
+                }
                 return Ok(Scanned {
                     head,
                     place,
-                    chain_at_applied: if applied >= head { chain } else { chain_at_applied },
+                    chain_at_applied: if applied >= head {
+                        chain
+                    } else {
+                        chain_at_applied
+                    },
                     marks,
-                })
+                });
             }
             Want::Done(Outcome::Corrupt {
                 missing,
                 proven,
                 place,
             }) => {
+                let how = match scan.unreadable_at() {
+                    Some(_) => "cannot be read",
+                    None => "is not there",
+                };
                 return Err(Refusal::new(
                     EUCLEAN,
                     format_args!(
-                        "SRL {shown}: record {missing} at ring offset {} cannot be read, but {proven} was durable: the log is damaged; nothing was changed; take over on a secondary, or look with 'dmrepl srl check'",
+                        "SRL {shown}: record {missing} at ring offset {} {how}, but {proven} was durable: the log is damaged; nothing was changed; take over on a secondary, or look with 'dmrepl srl check'",
                         ring.offset(place)
                     ),
-                ))
+                ));
+            }
+            Want::Done(Outcome::Unreadable { place }) => {
+                return Err(Refusal::new(
+                    EIO,
+                    format_args!(
+                        "SRL {shown}: the log cannot be read from ring offset {} on; nothing was changed",
+                        ring.offset(place)
+                    ),
+                ));
             }
         }
     }
-}
-
-/// The descriptor at a place beyond the log's end, where nearly always there is none.
-fn later(
-    reader: &mut Reader,
-    srl: &Srl,
-    ring: &Ring,
-    place: Place,
-) -> Result<(BatchHead, EpochId), NoBatch> {
-    if reader.may_begin(srl, ring, place)? {
-        reader.descriptor(srl, ring, place)
-    } else {
-        Err(NoBatch::NotThere)
-    }
-}
-
-fn unreadable(shown: &str, e: Error) -> Refusal {
-    Refusal::new(
-        e,
-        format_args!(
-            "SRL {shown}: reading the log failed (error {}); nothing was changed",
-            e.to_errno()
-        ),
-    )
 }

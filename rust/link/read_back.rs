@@ -10,14 +10,11 @@ use crate::{
     group::Group,
     reason::Reason,
     refuse::Refusal,
-    srl::{
-        cursor::Cursor,
-        reader::{NoBatch, Reader},
-    },
+    srl::{cursor::Cursor, reader::NoBatch},
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    log::{format::MAX_BATCH_RECORDS, ring::Place},
+    log::format::MAX_BATCH_RECORDS,
     node::Log,
     session::meet::Why,
     units::{Chain, Record, Seq},
@@ -114,7 +111,7 @@ fn gone(group: &Group, e: NoBatch) -> SessionError {
 
 /// Chain value after `seq`, from memory or from the log. Sleeps; no lock but the superblock's may be held.
 pub(crate) fn chain_at(group: &Group, seq: Seq) -> Option<Chain> {
-    let (ring, mark) = {
+    {
         let inner = group.inner.lock();
         if let Some(chain) = inner.node.window.chain_at(seq) {
             return Some(chain);
@@ -126,20 +123,8 @@ pub(crate) fn chain_at(group: &Group, seq: Seq) -> Option<Chain> {
         if let Some(m) = after.filter(|m| m.first == seq.next()) {
             return Some(m.chain);
         }
-        (w.ring, w.index.find(seq)?)
-    };
-    let mut reader = Reader::new(&group.srl, group.identity().uuid).ok()?;
-    let (mut place, mut first) = (mark.place, mark.first);
-    loop {
-        let head = [place, ring.next_lap(place)].into_iter().find_map(|at| {
-            let (head, _) = reader.batch(&group.srl, &ring, at).ok()?;
-            (head.first_seq == first).then_some((at, head))
-        });
-        let (at, head) = head?;
-        if seq <= head.last_seq() {
-            return Some(reader.chain_after(&head, seq));
-        }
-        place = Place(at.0.saturating_add(head.length.0));
-        first = head.last_seq().next();
     }
+    let mut cursor = Cursor::new(&group.srl, group.identity().uuid).ok()?;
+    cursor.seek(group, seq).ok()?;
+    Some(cursor.chain_after(seq))
 }

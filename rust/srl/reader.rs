@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading batches back from the ring: recovery, replay, and a sender whose pages are gone.
+//! The bytes of the ring, for whoever reads it: recovery, replay, and a sender whose pages are gone.
 //!
-//! A reader owns one buffer of the largest batch. What it returns was verified: descriptor CRC with the
-//! group and epoch, place, and every payload's CRC. It may sleep.
+//! What to look for and whether it is that is decided by `replicate_core::log::reader`; this fetches the bytes. They
+//! come in large reads, also for batches of 8 KiB: a window of the ring moves on with the reader. May sleep.
 
 use super::{zeroed, Srl};
 use kernel::prelude::*;
 use replicate_core::{
     log::{
-        batch::{BadBatch, BatchHead, Head, Place as Where},
-        format::{BATCH_MAGIC, MAX_BATCH_BYTES},
-        recovery::Found,
+        batch::{self, Head},
+        format::MAX_BATCH_BYTES,
+        reader::{Expected, Found, Verdict},
         ring::{Place, Ring},
     },
-    units::{Bytes, Chain, EpochId, GroupUuid, Record, Seq},
+    units::{Bytes, Chain, GroupUuid, Record, Seq},
 };
 use replicate_linux::digest::crc32c;
 
@@ -27,171 +27,173 @@ pub(crate) enum NoBatch {
     NotThere,
 }
 
-/// A batch in memory, and where it came from.
+/// Bytes of a read.
+const READ_BYTES: usize = 1 << 20;
+
+/// Bytes of the window: a largest batch, and what is read beyond it.
+const WINDOW_BYTES: usize = MAX_BATCH_BYTES as usize + READ_BYTES;
+
+/// A part of the ring in memory, and the batch in it that was verified last.
 pub(crate) struct Reader {
-    buf: KVVec<u8>,
+    window: KVVec<u8>,
+    /// Where the window begins in the ring, and how much of it was read.
+    start: Bytes,
+    valid: usize,
     group: GroupUuid,
     block: u32,
     ring: Bytes,
-    at: Bytes,
-    valid: usize,
-    /// A stretch of the ring, read in one go while batches are looked for block by block.
-    ahead: KVVec<u8>,
-    ahead_at: Option<Bytes>,
+    /// Offset and length of the batch.
+    batch: Option<(Bytes, usize)>,
 }
-
-/// Bytes of such a stretch.
-const AHEAD_BYTES: usize = 1 << 20;
 
 impl Reader {
     /// A reader for the ring of `srl`. May sleep.
     pub(crate) fn new(srl: &Srl, group: GroupUuid) -> Result<Reader> {
         Ok(Reader {
-            buf: zeroed(MAX_BATCH_BYTES as usize)?,
+            window: zeroed(WINDOW_BYTES)?,
+            start: Bytes(0),
+            valid: 0,
             group,
             block: srl.block(),
             ring: srl.ring_bytes().ok_or(EINVAL)?,
-            at: Bytes(0),
-            valid: 0,
-            ahead: KVVec::new(),
-            ahead_at: None,
+            batch: None,
         })
     }
 
-    fn place(&self) -> Where {
-        Where {
-            group: self.group,
-            offset: self.at,
-            block: self.block,
-            ring: self.ring,
+    /// Forgets what was read: the ring may have been written since.
+    pub(crate) fn forget(&mut self) {
+        self.valid = 0;
+        self.batch = None;
+    }
+
+    /// How many bytes of the window begin at `at`.
+    fn held(&self, at: Bytes) -> usize {
+        match at.0.checked_sub(self.start.0) {
+            Some(skip) => (self.valid as u64).saturating_sub(skip) as usize,
+            None => 0,
         }
     }
 
-    fn fetch(&mut self, srl: &Srl, from: usize, to: usize) -> Result<(), NoBatch> {
-        let sector = srl.ring_sector(self.at.plus(Bytes(from as u64)));
-        let part = self.buf.get_mut(from..to).ok_or(NoBatch::NotThere)?;
-        srl.dev().read_sync(sector, part).map_err(NoBatch::Io)?;
+    /// Bytes of the ring from `place` on: `need` of them, or all up to the end of the ring. May sleep.
+    fn bytes(
+        &mut self,
+        srl: &Srl,
+        ring: &Ring,
+        place: Place,
+        need: usize,
+    ) -> Result<&[u8], NoBatch> {
+        let at = ring.offset(place);
+        let room = self.ring.minus(at).0.min(WINDOW_BYTES as u64) as usize;
+        let need = need.min(room);
+        let mut held = self.held(at);
+        if held < need {
+            // What is held of it comes to the front, the rest is read behind it.
+            let from = self.valid.saturating_sub(held);
+            self.window.copy_within(from..self.valid, 0);
+            (self.start, self.valid) = (at, held);
+            // Beyond the head nothing is yet that would still be right later.
+            let live = match ring.head().0.checked_sub(place.0) {
+                None | Some(0) => READ_BYTES,
+                Some(live) => live.min(WINDOW_BYTES as u64) as usize,
+            };
+            let want = held
+                .saturating_add(READ_BYTES)
+                .min(live)
+                .max(need)
+                .min(room);
+            if self.read(srl, want).is_err() {
+                // One bad sector must not hide what lies before it.
+                self.read(srl, need).map_err(NoBatch::Io)?;
+            }
+            held = self.valid;
+        }
+        let skip = at.minus(self.start).0 as usize;
+        let bytes = self.window.get(skip..skip.saturating_add(held));
+        bytes.ok_or(NoBatch::NotThere)
+    }
+
+    /// Reads the window up to its byte `to`. May sleep.
+    fn read(&mut self, srl: &Srl, to: usize) -> Result {
+        let at = self.start.plus(Bytes(self.valid as u64));
+        let part = self.window.get_mut(self.valid..to).ok_or(EINVAL)?;
+        srl.dev().read_sync(srl.ring_sector(at), part)?;
         self.valid = to;
         Ok(())
     }
 
-    /// Whether a batch may begin at `place`, from a stretch that is read once for many places. For a ring that
-    /// nobody writes.
-    pub(crate) fn may_begin(
-        &mut self,
-        srl: &Srl,
-        ring: &Ring,
-        place: Place,
-    ) -> Result<bool, NoBatch> {
-        let offset = ring.offset(place);
-        if self.ahead.is_empty() {
-            self.ahead = zeroed(AHEAD_BYTES).map_err(NoBatch::Io)?;
-        }
-        let held = self.ahead_at.filter(|at| {
-            *at <= offset && offset.minus(*at).0 + BATCH_MAGIC.len() as u64 <= AHEAD_BYTES as u64
-        });
-        let from = match held {
-            Some(at) => at,
-            None => {
-                self.ahead_at = None;
-                let len = self.ring.minus(offset).0.min(AHEAD_BYTES as u64) as usize;
-                let part = self.ahead.get_mut(..len).ok_or(NoBatch::NotThere)?;
-                srl.dev()
-                    .read_sync(srl.ring_sector(offset), part)
-                    .map_err(NoBatch::Io)?;
-                self.ahead_at = Some(offset);
-                offset
-            }
-        };
-        let i = offset.minus(from).0 as usize;
-        let found = self.ahead.get(i..i + BATCH_MAGIC.len());
-        Ok(found == Some(BATCH_MAGIC.as_slice()))
-    }
-
-    /// Reads the descriptor at `place`: verified, but its payloads are not.
-    pub(crate) fn descriptor(
-        &mut self,
-        srl: &Srl,
-        ring: &Ring,
-        place: Place,
-    ) -> Result<(BatchHead, EpochId), NoBatch> {
-        self.at = ring.offset(place);
-        let room = self.ring.minus(self.at).0.min(u64::from(MAX_BATCH_BYTES)) as usize;
-        let mut need = (self.block as usize).min(room);
-        self.valid = 0;
-        loop {
-            self.fetch(srl, self.valid, need)?;
-            let bytes = self.buf.get(..self.valid).unwrap_or(&[]);
-            match Head::parse(bytes, &self.place()) {
-                Ok(head) if head.batch().lap == ring.lap(place) => {
-                    return Ok((head.batch(), head.epoch()))
-                }
-                Err(BadBatch::Short { need: n })
-                    if n as usize > self.valid && n as usize <= room =>
-                {
-                    need = n as usize;
-                }
-                Ok(_) | Err(_) => return Err(NoBatch::NotThere),
-            }
-        }
-    }
-
-    /// Reads the whole batch at `place` and verifies every payload.
+    /// Makes the batch that `expected` names the one that [`Self::records`] shows. May sleep.
     pub(crate) fn batch(
         &mut self,
         srl: &Srl,
         ring: &Ring,
-        place: Place,
-    ) -> Result<(BatchHead, EpochId), NoBatch> {
-        let (head, epoch) = self.descriptor(srl, ring, place)?;
-        let length = head.length.0 as usize;
-        if length > self.valid {
-            self.fetch(srl, self.valid, length)?;
-        }
-        let ok = self
-            .records()
-            .ok_or(NoBatch::NotThere)?
-            .all(|(r, payload)| {
-                payload.len() == r.payload_bytes() as usize && crc32c(0, payload) == r.payload_crc
-            });
-        if ok {
-            Ok((head, epoch))
-        } else {
-            Err(NoBatch::NotThere)
+        expected: &Expected,
+    ) -> Result<Found, NoBatch> {
+        self.batch = None;
+        let (group, at) = (self.group, ring.offset(expected.place));
+        let mut need = self.block as usize;
+        loop {
+            let bytes = self.bytes(srl, ring, expected.place, need)?;
+            match expected.verify(bytes, ring, &group, |payload| crc32c(0, payload)) {
+                Verdict::Batch(head) => {
+                    let head = head.batch();
+                    self.batch = Some((at, head.length.0 as usize));
+                    return Ok(Found::from(&head));
+                }
+                Verdict::More(n) if n as usize > bytes.len() => need = n as usize,
+                Verdict::More(_) | Verdict::NotThere => return Err(NoBatch::NotThere),
+            }
         }
     }
 
-    /// The records of the batch that was read last, with their payloads.
+    /// Looks for a later batch than `expected` at its place. May sleep.
+    pub(crate) fn evidence(
+        &mut self,
+        srl: &Srl,
+        ring: &Ring,
+        expected: &Expected,
+    ) -> Result<Found, NoBatch> {
+        let group = self.group;
+        let mut need = self.block as usize;
+        loop {
+            let bytes = self.bytes(srl, ring, expected.place, need)?;
+            match expected.evidence(bytes, ring, &group) {
+                Verdict::Batch(head) => return Ok(Found::from(&head.batch())),
+                Verdict::More(n) if n as usize > bytes.len() => need = n as usize,
+                Verdict::More(_) | Verdict::NotThere => return Err(NoBatch::NotThere),
+            }
+        }
+    }
+
+    /// The batch that was verified last.
+    fn head(&self) -> Option<(Head<'_>, &[u8])> {
+        let (offset, length) = self.batch?;
+        let skip = offset.0.checked_sub(self.start.0)? as usize;
+        let bytes = self.window.get(skip..skip.checked_add(length)?)?;
+        let place = batch::Place {
+            group: self.group,
+            offset,
+            block: self.block,
+            ring: self.ring,
+        };
+        Some((Head::parse(bytes, &place).ok()?, bytes))
+    }
+
+    /// Its records, with their payloads.
     pub(crate) fn records(&self) -> Option<impl Iterator<Item = (Record, &[u8])> + '_> {
-        let bytes = self.buf.get(..self.valid)?;
-        let head = Head::parse(bytes, &self.place()).ok()?;
-        let n = head.batch().count;
-        Some((0..n).filter_map(move |i| {
-            let record = head.record(i)?;
-            let from = head.payload_offset(i)? as usize;
+        let (head, bytes) = self.head()?;
+        Some(head.records().filter_map(move |(record, at)| {
+            let from = at as usize;
             let to = from.checked_add(record.payload_bytes() as usize)?;
             Some((record, bytes.get(from..to)?))
         }))
     }
 
-    /// Chain value after `seq`, which the batch read last holds (or precedes by one).
-    pub(crate) fn chain_after(&self, head: &BatchHead, seq: Seq) -> Chain {
-        let mut chain = head.chain;
-        if let Some(records) = self.records() {
-            for (r, _) in records.take_while(|(r, _)| r.seq <= seq) {
-                chain = replicate_core::record::chain_record(chain, &r).unwrap_or(chain);
-            }
-        }
-        chain
-    }
-}
-
-/// The head as recovery wants it.
-pub(crate) fn found(head: &BatchHead) -> Found {
-    Found {
-        first: head.first_seq,
-        last: head.last_seq(),
-        length: head.length,
-        durable: head.durable,
+    /// Chain value after `seq`, which it holds (or precedes by one).
+    pub(crate) fn chain_after(&self, seq: Seq) -> Chain {
+        let chain = self.head().and_then(|(head, _)| {
+            let n = seq.next().since(head.batch().first_seq);
+            head.chain_after(u32::try_from(n).ok()?)
+        });
+        chain.unwrap_or_default()
     }
 }

@@ -340,3 +340,40 @@ def scenario_disk_errors(lab):
 
 scenario_disk_errors.guests = 1
 scenario_disk_errors.options = {"volatile": True}
+
+
+def _with_bad_sectors(guest, line: dict) -> str:
+    """The log's device, but that the payload of this record cannot be read."""
+    first = line["payload_offset"] // 512
+    size = int(guest.sh("blockdev --getsz /dev/lab/srl"))
+    table = [f"0 {first} linear /dev/lab/srl 0", f"{first} 8 error",
+             f"{first + 8} {size - first - 8} linear /dev/lab/srl {first + 8}"]
+    guest.sh("printf '%s\\n' " + " ".join(f"'{t}'" for t in table) + " | dmsetup create bad")
+    return "/dev/mapper/bad"
+
+
+def scenario_a_sector_of_the_log_cannot_be_read(lab):
+    """At the torn tail it is cut, and the host starts; where something shows that it was durable it is damage, named."""
+    host = alone(lab.hosts[0])
+    guest = host.guest
+    guest.sh(f"(dd if=/dev/urandom of={host.dev()} bs=4k count=20000 oflag=direct >/dev/null 2>&1 &) ; sleep 4")
+    guest.reset()
+    lines = [json.loads(x) for x in guest.sh("dmrepl srl dump --json /dev/lab/srl").splitlines()]
+    lines = [x for x in lines if x.get("payload_offset")]
+    assert len(lines) > 10, lines
+    host.load()
+
+    host.srl = _with_bad_sectors(guest, lines[0])
+    guest.fails(f"dmrepl group add db --srl {host.srl} --secret-file /etc/dm-replicate/db.key 2>&1",
+                f"record {lines[0]['seq']} .*cannot be read.*damaged")
+    guest.sh("dmsetup remove bad")
+
+    host.srl = _with_bad_sectors(guest, lines[-1])
+    host.up()
+    host.wait_active()
+    assert f"the log ends after record {lines[-1]['seq'] - 1}:" in guest.sh("dmesg"), guest.sh("dmesg | tail")
+    host.down()
+    guest.sh("dmsetup remove bad")
+
+
+scenario_a_sector_of_the_log_cannot_be_read.guests = 1

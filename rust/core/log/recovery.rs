@@ -2,15 +2,18 @@
 
 //! Recovery: which part of the ring is to be believed.
 //!
-//! The scan starts at the tail and accepts, at each place, only the batch that must be there: the
-//! expected seq, in the epoch that the lineage gives it, at its own place, with the right chain. Where
-//! that fails it tries the start of the next lap once, because a batch that did not fit before the
-//! end of the ring went there. Where that fails too, the log ends.
+//! The scan starts at the tail and accepts, at each place, only the batch that must be there (see
+//! [`reader`](super::reader)). Where there is none, the log ends.
 //!
 //! *An end is torn or it is damage.* Up to four log writes were in flight, so valid batches may lie
 //! beyond a torn one: they are cut with it. But nothing that was proven durable may be missing: the
 //! superblock's commit position, or a later batch that states a durable seq at or beyond the missing
 //! record, makes it corruption. Then the scan says so and the caller stops; records are never skipped.
+//!
+//! *A place that cannot be read* is a place where nothing is: a power cut in the middle of a write may leave such a
+//! sector, and a host must start after a power cut. What was proven durable is missed all the same, and named
+//! ([`Scan::unreadable_at`]). Only where nothing at all can be read beyond it either, it is the device that fails, and no
+//! end of the log is claimed ([`Outcome::Unreadable`]).
 //!
 //! The caller reads and parses; this machine decides. What the scan accepted is not durable yet: it may
 //! live in a cache that survived a reset. So the machine asks for a flush of the log device
@@ -20,12 +23,12 @@
 use crate::{
     lineage::Lineage,
     log::{
-        batch::BatchHead,
         format::MAX_BATCH_BYTES,
-        ring::{Place, Ring},
+        reader::{Expected, Found, Walk},
+        ring::{Mark, Place, Ring},
         writer::MAX_IN_FLIGHT,
     },
-    units::{Bytes, Chain, EpochId, Seq},
+    units::{Chain, EpochId, Seq},
 };
 
 /// How far beyond the end of the log a later batch is looked for.
@@ -42,53 +45,6 @@ pub enum Want {
     Flush,
     /// Nothing more.
     Done(Outcome),
-}
-
-/// What a batch must be to be accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Expected {
-    /// Where it lies.
-    pub place: Place,
-    /// Its first seq.
-    pub first: Seq,
-    /// The epoch of that seq.
-    pub epoch: EpochId,
-    /// Chain value before it.
-    pub chain: Chain,
-}
-
-impl Expected {
-    /// Whether a batch that parsed well at this place is the one that must be here. Its payloads are still
-    /// to be verified.
-    pub fn matches(&self, ring: &Ring, head: &BatchHead, epoch: &EpochId) -> bool {
-        self.lies_here(ring, head, epoch)
-            && head.first_seq == self.first
-            && head.chain == self.chain
-    }
-
-    /// Whether a batch that parsed well at this place is evidence of what was durable.
-    pub fn proves(&self, ring: &Ring, head: &BatchHead, epoch: &EpochId) -> bool {
-        self.lies_here(ring, head, epoch) && head.first_seq > self.first
-    }
-
-    fn lies_here(&self, ring: &Ring, head: &BatchHead, epoch: &EpochId) -> bool {
-        *epoch == self.epoch
-            && head.offset == ring.offset(self.place)
-            && head.lap == ring.lap(self.place)
-    }
-}
-
-/// A batch that the caller found and verified in full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Found {
-    /// First record.
-    pub first: Seq,
-    /// Last record.
-    pub last: Seq,
-    /// Length with padding.
-    pub length: Bytes,
-    /// The commit point when it was written.
-    pub durable: Seq,
 }
 
 /// What the scan says.
@@ -112,12 +68,24 @@ pub enum Outcome {
         /// Where it should lie.
         place: Place,
     },
+    /// Nothing can be read from `place` on: the device fails.
+    Unreadable {
+        /// Where the next batch should lie.
+        place: Place,
+    },
 }
 
 /// The epoch of a seq and the last seq of that epoch, as the lineage tells.
 pub trait Epochs {
     /// Epoch of `seq` and its last seq (`Seq(u64::MAX)` for the newest one).
     fn epoch_of(&self, seq: Seq) -> (EpochId, Seq);
+}
+
+/// The answer of another, taken under a lock that is not held any more: for the one seq that was asked about.
+impl Epochs for (EpochId, Seq) {
+    fn epoch_of(&self, _: Seq) -> (EpochId, Seq) {
+        *self
+    }
 }
 
 impl Epochs for Lineage<'_> {
@@ -134,7 +102,7 @@ impl Epochs for Lineage<'_> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
-    Next { wrapped: bool },
+    Next,
     Evidence { at: Place, end: Place, lap2: bool },
     Flush(Outcome),
     Done(Outcome),
@@ -144,10 +112,12 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scan {
     ring: Ring,
-    place: Place,
-    expected: Seq,
-    chain: Chain,
+    walk: Walk,
     proven: Seq,
+    /// The place that could not be read, where the log ends.
+    unreadable: Option<Place>,
+    /// Something could be read beyond the end.
+    readable: bool,
     state: State,
 }
 
@@ -156,67 +126,75 @@ impl Scan {
     /// `proven`: the superblock's commit position.
     pub fn new(ring: Ring, first: Seq, chain: Chain, proven: Seq) -> Self {
         Scan {
-            place: ring.tail(),
+            walk: Walk::at(Mark {
+                first,
+                place: ring.tail(),
+                chain,
+            }),
             ring,
-            expected: first,
-            chain,
             proven,
-            state: State::Next { wrapped: false },
-        }
-    }
-
-    fn looking_at(&self, wrapped: bool) -> Place {
-        if wrapped {
-            self.ring.next_lap(self.place)
-        } else {
-            self.place
+            unreadable: None,
+            readable: false,
+            state: State::Next,
         }
     }
 
     /// What to look for now.
     pub fn want(&self, lineage: &impl Epochs) -> Want {
-        let (epoch, _) = lineage.epoch_of(self.expected);
-        let at = |place| Expected {
-            place,
-            first: self.expected,
-            epoch,
-            chain: self.chain,
-        };
+        let expected = self.walk.expected(&self.ring, lineage);
         match self.state {
-            State::Next { wrapped } => Want::Batch(at(self.looking_at(wrapped))),
-            State::Evidence { at: place, .. } => Want::Evidence(at(place)),
+            State::Next => Want::Batch(expected),
+            State::Evidence { at, .. } => Want::Evidence(Expected {
+                place: at,
+                ..expected
+            }),
             State::Flush(_) => Want::Flush,
             State::Done(outcome) => Want::Done(outcome),
         }
     }
 
-    /// The batch wanted was there. `chain_at(seq)` is the chain value after that record of it.
+    /// The batch wanted was there. `chain_at(seq)`: chain value after that record of it.
     pub fn accept(&mut self, found: Found, lineage: &impl Epochs, chain_at: impl Fn(Seq) -> Chain) {
-        let State::Next { wrapped } = self.state else {
+        if self.state != State::Next {
             return;
-        };
-        let (_, bound) = lineage.epoch_of(self.expected);
-        // A later lineage may have cut this batch in the middle: what lies beyond is disowned.
-        let last = found.last.min(bound);
-        let place = self.looking_at(wrapped);
-        self.place = Place(place.0.saturating_add(found.length.0));
-        self.chain = chain_at(last);
-        self.expected = last.next();
-        self.proven = self.proven.max(found.durable.min(bound));
-        self.state = State::Next { wrapped: false };
+        }
+        let last = self.walk.found(&found, &self.ring, lineage, chain_at);
+        self.proven = self.proven.max(found.durable.min(last));
+        self.unreadable = None;
         // Full circle: everything from tail to tail was live.
-        if self.place.0 >= self.ring.tail().0.saturating_add(self.ring.size().0) {
+        if self.walk.place().0 >= self.ring.tail().0.saturating_add(self.ring.size().0) {
             self.end();
         }
     }
 
     /// It was not there.
     pub fn reject(&mut self) {
+        if let State::Evidence { .. } = self.state {
+            self.readable = true;
+        }
+        self.go_on();
+    }
+
+    /// The device could not read what was wanted.
+    pub fn unreadable(&mut self) {
+        if self.state == State::Next && self.unreadable.is_none() {
+            self.unreadable = Some(self.walk.place());
+        }
+        self.go_on();
+    }
+
+    /// The place at the end of the log that could not be read, if there is one.
+    pub fn unreadable_at(&self) -> Option<Place> {
+        self.unreadable
+    }
+
+    fn go_on(&mut self) {
         match self.state {
-            State::Next { wrapped: false } if self.ring.offset(self.place).0 != 0 => {
-                self.state = State::Next { wrapped: true };
+            State::Next => {
+                if !self.walk.absent(&self.ring) {
+                    self.look_for_evidence();
+                }
             }
-            State::Next { .. } => self.look_for_evidence(),
             State::Evidence { at, end, lap2 } => {
                 let next = Place(at.0.saturating_add(u64::from(self.ring.block())));
                 if next < end {
@@ -226,7 +204,7 @@ impl Scan {
                         lap2,
                     };
                 } else if !lap2 {
-                    let start = self.ring.next_lap(self.place);
+                    let start = self.ring.next_lap(self.walk.place());
                     self.state = State::Evidence {
                         at: start,
                         end: self.evidence_end(start),
@@ -242,8 +220,8 @@ impl Scan {
 
     /// A later batch is there; it states what was durable when it was written.
     pub fn evidence(&mut self, found: Found, lineage: &impl Epochs) {
-        let (_, bound) = lineage.epoch_of(self.expected);
-        if found.first > self.expected && found.first <= bound {
+        let (_, bound) = lineage.epoch_of(self.walk.first());
+        if found.first > self.walk.first() && found.first <= bound {
             self.proven = self.proven.max(found.durable);
         }
         self.reject();
@@ -264,25 +242,29 @@ impl Scan {
     }
 
     fn look_for_evidence(&mut self) {
+        let place = self.walk.place();
         self.state = State::Evidence {
-            at: self.place,
-            end: self.evidence_end(self.place),
-            lap2: self.ring.offset(self.place).0 == 0,
+            at: place,
+            end: self.evidence_end(place),
+            lap2: self.ring.offset(place).0 == 0,
         };
     }
 
     fn end(&mut self) {
-        self.state = if self.proven >= self.expected {
+        let (first, place) = (self.walk.first(), self.walk.place());
+        self.state = if self.proven >= first {
             State::Done(Outcome::Corrupt {
-                missing: self.expected,
+                missing: first,
                 proven: self.proven,
-                place: self.place,
+                place,
             })
+        } else if self.unreadable.is_some() && !self.readable {
+            State::Done(Outcome::Unreadable { place })
         } else {
             let end = Outcome::Head {
-                head: self.expected.prev(),
-                chain: self.chain,
-                place: self.place,
+                head: first.prev(),
+                chain: self.walk.chain(),
+                place,
             };
             State::Flush(end)
         };

@@ -78,6 +78,7 @@ pub struct Writer<I> {
     volatile: bool,
     failed: bool,
     ended: bool,
+    generation: u32,
 }
 
 impl<I: Store<Mark>> Writer<I> {
@@ -95,7 +96,13 @@ impl<I: Store<Mark>> Writer<I> {
             volatile,
             failed: false,
             ended: false,
+            generation: 0,
         }
+    }
+
+    /// Changes whenever batches that were in the log are disowned: what was read before is not to be believed.
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Gap-free written prefix.
@@ -272,6 +279,7 @@ impl<I: Store<Mark>> Writer<I> {
 
     /// Forgets everything: the next record will be `seq + 1`. Nothing may be in flight.
     pub fn restart_at(&mut self, seq: Seq) {
+        self.generation = self.generation.wrapping_add(1);
         self.ring.restart();
         self.index.clear();
         self.next = seq.next();
@@ -285,6 +293,7 @@ impl<I: Store<Mark>> Writer<I> {
     /// `place`: where a scan under the new lineage says that the log ends. `unlogged`: reservations of
     /// the records above `fork` that were never placed.
     pub fn truncate(&mut self, fork: Seq, place: Option<Place>, unlogged: Bytes) {
+        self.generation = self.generation.wrapping_add(1);
         self.ring.unreserve(unlogged);
         if self.logged_head() > fork {
             if let Some(place) = place {

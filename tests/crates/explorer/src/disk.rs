@@ -129,7 +129,7 @@ impl Found {
     pub fn head(&self) -> Option<Seq> {
         match self.outcome {
             Outcome::Head { head, .. } => Some(head),
-            Outcome::Corrupt { .. } => None,
+            Outcome::Corrupt { .. } | Outcome::Unreadable { .. } => None,
         }
     }
 }
@@ -377,13 +377,13 @@ fn head_of(b: &Batch, ring: &Ring) -> BatchHead {
     }
 }
 
-fn found_of(b: &Batch) -> replicate_core::log::recovery::Found {
+fn found_of(b: &Batch) -> replicate_core::log::reader::Found {
     let payload: u32 = b.records.iter().map(|r| r.payload_bytes()).sum();
     debug_assert_eq!(
         u64::from(batch_bytes(b.records.len() as u32, payload, LOG_BLOCK)),
         b.length
     );
-    replicate_core::log::recovery::Found {
+    replicate_core::log::reader::Found {
         first: b.first(),
         last: b.last(),
         length: Bytes(b.length),

@@ -195,6 +195,9 @@ impl Host {
         let found = self.scan(true);
         let (head, place) = match found.outcome {
             Outcome::Head { head, place, .. } => (head, place),
+            Outcome::Unreadable { place } => {
+                return Err(format!("recovery cannot read the log from {place:?} on"))
+            }
             Outcome::Corrupt {
                 missing, proven, ..
             } => {

@@ -199,7 +199,7 @@ impl World {
         let place = if rescan {
             match h.scan(true).outcome {
                 Outcome::Head { place, .. } => Some(place),
-                Outcome::Corrupt { .. } => {
+                Outcome::Corrupt { .. } | Outcome::Unreadable { .. } => {
                     return broken("a scan under the new lineage calls the log corrupt")
                 }
             }

@@ -196,6 +196,9 @@ pub fn verdict(device: &Device, outcome: &Outcome) -> Result {
             "{}: damaged: record {missing} cannot be read, although everything up to record {proven} was durable",
             device.path()
         ),
+        Outcome::Unreadable { .. } => {
+            format!("{}: the log cannot be read", device.path())
+        }
         Outcome::Head { .. } => return Ok(()),
     };
     if device.live() {

@@ -13,7 +13,8 @@ use replicate_core::{
     log::{
         batch::{BatchHead, Head, Place as BatchPlace},
         format::MAX_BATCH_BYTES,
-        recovery::{Epochs, Expected, Found, Outcome, Scan, Want},
+        reader::{Expected, Found},
+        recovery::{Epochs, Outcome, Scan, Want},
         ring::{Place, Ring},
         superblock::{Area, Superblock},
     },
@@ -76,12 +77,7 @@ impl Batch {
     }
 
     fn found(&self) -> Found {
-        Found {
-            first: self.head.first_seq,
-            last: self.head.last_seq(),
-            length: self.head.length,
-            durable: self.head.durable,
-        }
+        Found::from(&self.head)
     }
 }
 
@@ -218,7 +214,7 @@ impl<'d> Reader<'d> {
                 // It only looks: what the device holds is enough for that.
                 Want::Flush => scan.flushed(),
                 Want::Done(outcome) => return Ok(outcome),
-                Want::Batch(expected) => match self.expected(&expected)? {
+                Want::Batch(expected) => match self.expected(&ring, &expected)? {
                     Some(batch) => {
                         let last = batch.head.last_seq().min(epochs.epoch_of(expected.first).1);
                         scan.accept(batch.found(), &epochs, |seq| batch.chain_after(seq));
@@ -227,7 +223,7 @@ impl<'d> Reader<'d> {
                     None => scan.reject(),
                 },
                 Want::Evidence(expected) => match self.batch_at(expected.place)? {
-                    Some(b) if b.epoch == expected.epoch => {
+                    Some(b) if expected.proves(&ring, &b.head, &b.epoch) => {
                         scan.evidence(b.found(), &epochs);
                     }
                     _ => scan.reject(),
@@ -236,14 +232,9 @@ impl<'d> Reader<'d> {
         }
     }
 
-    fn expected(&mut self, expected: &Expected) -> Result<Option<Batch>> {
+    fn expected(&mut self, ring: &Ring, expected: &Expected) -> Result<Option<Batch>> {
         let batch = self.batch_at(expected.place)?;
-        Ok(batch.filter(|b| {
-            b.head.first_seq == expected.first
-                && b.epoch == expected.epoch
-                && b.head.chain == expected.chain
-                && b.whole()
-        }))
+        Ok(batch.filter(|b| expected.matches(ring, &b.head, &b.epoch) && b.whole()))
     }
 }
 
