@@ -70,7 +70,7 @@ impl Host {
 impl World {
     /// Every promise that can be checked in this state.
     pub fn check(&self, cfg: &Config) -> Check {
-        if self.ghost.taken {
+        if self.ghost.taken || self.ghost.damaged {
             return Ok(());
         }
         let hist = &self.ghost.hist;
@@ -350,7 +350,9 @@ impl World {
             if recovered {
                 old.sb.line.push((200, head.next().0));
             }
-            match self.judgement(&old, &self.hosts[S], head, Seq(1)) {
+            match self.judgement(&old, &self.hosts[S], head, Seq(1), |seq| {
+                Some(self.chain_at(seq))
+            }) {
                 Verdict::Refuse(Reason::Forked | Reason::PeerAhead | Reason::Unrelated) => {}
                 v => {
                     return broken(format!(
@@ -362,7 +364,9 @@ impl World {
         let Some(_) = &self.hosts[P].on else {
             return Ok(());
         };
-        let verdict = self.judgement(&self.hosts[S], &self.hosts[P], end, Seq(1));
+        let verdict = self.judgement(&self.hosts[S], &self.hosts[P], end, Seq(1), |seq| {
+            Some(self.chain_at(seq))
+        });
         if let Verdict::Resume { fork, .. } = verdict {
             let ahead =
                 self.ghost.hist.get(..fork.seq.0 as usize) != hist.get(..fork.seq.0 as usize);

@@ -71,6 +71,8 @@ pub struct Config {
     pub faults: u8,
     /// Failures of devices, both sides together.
     pub errors: u8,
+    /// Blocks of a log that become unreadable while its host is off.
+    pub spoils: u8,
     /// Messages of an ended session stay under way.
     pub stale: bool,
     /// Data writes, flushes and reads take time.
@@ -86,8 +88,8 @@ pub struct Config {
     pub ring_room: u64,
     /// Events that lead to where the exploration begins.
     pub prefix: Vec<Ev>,
-    /// Start so near the ring's end that the second batch wraps.
-    pub wrap: bool,
+    /// Start so near the ring's end that only so many one-block batches fit before the wrap; 0: at its start.
+    pub wrap: u64,
     /// Also checked: where nothing but a fault can happen any more, every write has completed.
     pub live: bool,
 }
@@ -108,6 +110,7 @@ impl Config {
         reorder: false,
         faults: 0,
         errors: 0,
+        spoils: 0,
         stale: false,
         fine: false,
         takeover: false,
@@ -115,7 +118,7 @@ impl Config {
         give_up: false,
         checkpoints: 1,
         ring_room: 8,
-        wrap: false,
+        wrap: 0,
         live: false,
         prefix: Vec::new(),
     };

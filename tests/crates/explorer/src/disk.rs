@@ -11,6 +11,7 @@ use std::rc::Rc;
 use replicate_core::{
     log::{
         batch::{batch_bytes, descriptor_bytes, BatchHead},
+        reader::{Expected, Walk},
         recovery::{Epochs, Outcome, Scan, Want},
         ring::{Mark, Place, Ring},
     },
@@ -111,7 +112,13 @@ pub struct Laid {
 pub struct LogDev {
     pub size: u64,
     pub laid: Vec<Laid>,
+    /// Offset in the ring of a block that cannot be read.
+    pub bad: Option<u64>,
 }
+
+/// The device cannot read a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreadable;
 
 /// What recovery finds.
 #[derive(Clone, Debug)]
@@ -143,6 +150,7 @@ impl LogDev {
         LogDev {
             size,
             laid: Vec::new(),
+            bad: None,
         }
     }
 
@@ -151,6 +159,9 @@ impl LogDev {
     }
 
     pub fn write(&mut self, batch: Rc<Batch>) {
+        let at = self.ring(batch.place).offset(batch.place).0;
+        // A block that is written can be read again.
+        self.bad = self.bad.filter(|b| *b < at || *b >= at + batch.length);
         let cached = batch.all();
         self.laid.push(Laid {
             batch,
@@ -240,7 +251,11 @@ impl LogDev {
 
     /// How the device may look after a power cut (`cut`) or a reset.
     pub fn aftermath(&self, cut: bool) -> Vec<LogDev> {
-        let mut all = vec![LogDev::new(self.size)];
+        let empty = LogDev {
+            bad: self.bad,
+            ..LogDev::new(self.size)
+        };
+        let mut all = vec![empty];
         for l in &self.laid {
             let mut choices: Vec<(u8, u8)> = Vec::new();
             if l.cached == 0 || (!cut && l.done) {
@@ -281,10 +296,48 @@ impl LogDev {
         all
     }
 
+    /// The batch that must lie at a place, whole, where it does.
+    fn batch_at(
+        &self,
+        ring: &Ring,
+        e: &Expected,
+        with_cache: bool,
+    ) -> Result<Option<&Rc<Batch>>, Unreadable> {
+        let hit = self.read(e.place, with_cache)?;
+        Ok(hit
+            .filter(|(b, whole)| *whole && e.matches(ring, &head_of(b, ring), &b.epoch))
+            .map(|(b, _)| b))
+    }
+
+    /// Reads the log on from `mark`, as replay and a sender do, up to the batch that holds `seq`. `None`: the log
+    /// does not hold it.
+    pub fn read_back(&self, mark: Mark, line: &[Epoch], seq: Seq) -> Option<&Rc<Batch>> {
+        let (ring, line, mut walk) = (self.ring(mark.place), Line(line), Walk::at(mark));
+        loop {
+            let expected = walk.expected(&ring, &line);
+            match self.batch_at(&ring, &expected, true) {
+                Ok(Some(b)) => {
+                    if seq <= walk.found(&found_of(b), &ring, &line, |s| b.chain_after(s)) {
+                        return Some(b);
+                    }
+                }
+                Ok(None) if walk.absent(&ring) => {}
+                Ok(None) | Err(Unreadable) => return None,
+            }
+        }
+    }
+
     /// The batch whose descriptor reads well at `place`, and whether its payloads do.
-    fn read(&self, place: Place, with_cache: bool) -> Option<(&Rc<Batch>, bool)> {
+    fn read(
+        &self,
+        place: Place,
+        with_cache: bool,
+    ) -> Result<Option<(&Rc<Batch>, bool)>, Unreadable> {
         let ring = self.ring(Place(0));
         let offset = ring.offset(place);
+        if self.bad == Some(offset.0) {
+            return Err(Unreadable);
+        }
         let view = |l: &Laid| {
             if with_cache {
                 l.durable | l.cached
@@ -306,10 +359,10 @@ impl LogDev {
                     })
             };
             if intact(0) {
-                return Some((&l.batch, (1..l.batch.parts()).all(intact)));
+                return Ok(Some((&l.batch, (1..l.batch.parts()).all(intact))));
             }
         }
-        None
+        Ok(None)
     }
 
     /// Runs the core's scan over the device.
@@ -320,29 +373,26 @@ impl LogDev {
         let (mut marks, mut records, mut flush) = (Vec::new(), Vec::new(), false);
         loop {
             match scan.want(&lineage) {
-                Want::Batch(e) => {
-                    let hit = self.read(e.place, with_cache).filter(|(b, whole)| {
-                        *whole && e.matches(&ring, &head_of(b, &ring), &b.epoch)
-                    });
-                    match hit {
-                        Some((b, _)) => {
-                            let (_, bound) = lineage.epoch_of(e.first);
-                            marks.push(Mark {
-                                first: e.first,
-                                place: e.place,
-                                chain: e.chain,
-                            });
-                            records.extend(b.records.iter().filter(|r| r.seq <= bound).copied());
-                            scan.accept(found_of(b), &lineage, |s| b.chain_after(s));
-                        }
-                        None => scan.reject(),
+                Want::Batch(e) => match self.batch_at(&ring, &e, with_cache) {
+                    Ok(Some(b)) => {
+                        let (_, bound) = lineage.epoch_of(e.first);
+                        marks.push(Mark {
+                            first: e.first,
+                            place: e.place,
+                            chain: e.chain,
+                        });
+                        records.extend(b.records.iter().filter(|r| r.seq <= bound).copied());
+                        scan.accept(found_of(b), &lineage, |s| b.chain_after(s));
                     }
-                }
+                    Ok(None) => scan.reject(),
+                    Err(Unreadable) => scan.unreadable(),
+                },
                 Want::Evidence(e) => match self.read(e.place, with_cache) {
-                    Some((b, _)) if e.proves(&ring, &head_of(b, &ring), &b.epoch) => {
+                    Ok(Some((b, _))) if e.proves(&ring, &head_of(b, &ring), &b.epoch) => {
                         scan.evidence(found_of(b), &lineage);
                     }
-                    _ => scan.reject(),
+                    Ok(_) => scan.reject(),
+                    Err(Unreadable) => scan.unreadable(),
                 },
                 // Whoever only looks does not flush.
                 Want::Flush => {

@@ -30,6 +30,8 @@ pub enum Ev {
     /// A flush of the data devices fails, and what their caches held is gone.
     DataFlushFails(usize),
     Boot(usize),
+    /// While the host is off a block of its log becomes unreadable: at the log's end, or a batch that is proven.
+    Spoil(usize, usize),
     /// Power cut; which of the outcomes.
     Cut(usize, usize),
     Reset(usize, usize),
@@ -64,6 +66,7 @@ impl Ev {
                 | Ev::RoundFails(..)
                 | Ev::CopyFails(_)
                 | Ev::DataFlushFails(_)
+                | Ev::Spoil(..)
                 | Ev::Cut(..)
                 | Ev::Reset(..)
                 | Ev::Drop(_)
@@ -107,6 +110,8 @@ impl fmt::Display for Ev {
             Ev::CopyFails(s) => write!(f, "{}: writing a region copy FAILS", side(*s)),
             Ev::DataFlushFails(s) => write!(f, "{}: data flush FAILS, caches are lost", side(*s)),
             Ev::Boot(s) => write!(f, "{}: starts, scans its log", side(*s)),
+            Ev::Spoil(s, 0) => write!(f, "{}: the log's end cannot be read", side(*s)),
+            Ev::Spoil(s, i) => write!(f, "{}: batch {i} of the log CANNOT BE READ", side(*s)),
             Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
             Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
             Ev::Connect => f.write_str("link: connects, primary compares"),

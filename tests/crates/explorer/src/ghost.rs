@@ -50,5 +50,9 @@ pub struct Ghost {
     pub drops: u8,
     pub faults: u8,
     pub errors: u8,
+    /// Blocks that may become unreadable.
+    pub spoils: u8,
+    /// What became unreadable was proven durable.
+    pub damaged: bool,
     pub checkpoints: [u8; 2],
 }

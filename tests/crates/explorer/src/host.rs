@@ -155,6 +155,66 @@ impl Host {
         self.on.as_mut().expect("host is up")
     }
 
+    /// A record that this host has, from memory or read back from its log.
+    pub fn record(&self, seq: Seq) -> Option<Record> {
+        if let Some(slot) = self.on().node.window.get(seq) {
+            return Some(slot.record);
+        }
+        let batch = self.read_back(seq)?;
+        batch.records.iter().find(|r| r.seq == seq).copied()
+    }
+
+    /// Chain value after `seq`, from memory or from the log.
+    pub fn chain_at(&self, seq: Seq) -> Option<Chain> {
+        let on = self.on();
+        if let Some(chain) = on.node.window.chain_at(seq) {
+            return Some(chain);
+        }
+        if let Log::Ring(w) = &on.node.log {
+            if let Some(m) = w.index.find(seq.next()).filter(|m| m.first == seq.next()) {
+                return Some(m.chain);
+            }
+        }
+        Some(self.read_back(seq)?.chain_after(seq))
+    }
+
+    fn read_back(&self, seq: Seq) -> Option<&Rc<Batch>> {
+        let Log::Ring(w) = &self.on().node.log else {
+            return None;
+        };
+        if seq > w.written_prefix() {
+            return None;
+        }
+        self.log.read_back(w.index.find(seq)?, &self.sb.line, seq)
+    }
+
+    /// A block of the log cannot be read any more: 0, where the log ends; else that of a batch which the superblock, or
+    /// a later batch, proves durable. `false`: there is no such batch, or nobody needs it.
+    pub fn spoil(&mut self, i: usize) -> bool {
+        let found = self.scan(true);
+        let Outcome::Head { place, .. } = found.outcome else {
+            return false;
+        };
+        let ring = self.log.ring(place);
+        if i == 0 {
+            self.log.bad = Some(ring.offset(place).0);
+            return true;
+        }
+        let Some(mark) = found.marks.get(i - 1) else {
+            return false;
+        };
+        let later = self.log.laid.iter().map(|l| &l.batch);
+        let stated = later
+            .filter(|b| b.place > mark.place && found.marks.iter().any(|m| m.place == b.place))
+            .map(|b| b.durable);
+        let proven = stated.chain([self.sb.commit]).max();
+        if proven < Some(mark.first) {
+            return false;
+        }
+        self.log.bad = Some(ring.offset(mark.place).0);
+        true
+    }
+
     /// What the core's scan finds. The same log is met in many states, so the last answers are kept.
     pub fn scan(&self, with_cache: bool) -> Rc<Found> {
         let mut h = Mix::default();

@@ -62,13 +62,21 @@ pub fn entries(line: &[Epoch]) -> Vec<Entry> {
 
 impl World {
     /// The judgement that the primary `mine` passes on `peer`.
-    pub fn judgement(&self, mine: &Host, peer: &Host, mine_head: Seq, oldest: Seq) -> Verdict {
+    /// `chain`: chain value of its order after a seq.
+    pub fn judgement(
+        &self,
+        mine: &Host,
+        peer: &Host,
+        mine_head: Seq,
+        oldest: Seq,
+        chain: impl Fn(Seq) -> Option<Chain>,
+    ) -> Verdict {
         let (ours, theirs) = (entries(&mine.sb.line), entries(&peer.sb.line));
         let lineage = Lineage::new(Before::default(), &ours).expect("a lineage");
         let on = peer.on();
         let logged = on.node.acks().logged;
         let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo_durable);
-        let chain = match &on.node.log {
+        let logged_chain = match &on.node.log {
             Log::NoRing(_) => peer.sb.applied_chain,
             Log::Ring(_) => on.node.window.chain_at(logged).unwrap_or_default(),
         };
@@ -86,7 +94,7 @@ impl World {
                 epoch: theirs.at(logged).map(|e| e.id).unwrap_or_default(),
                 seq: logged,
             },
-            chain,
+            chain: logged_chain,
             applied_bound: on.node.applied_bound(),
             syncing: peer.sb.inconsistent || redo,
         };
@@ -96,7 +104,9 @@ impl World {
             oldest,
         };
         judge(&primary, &stated, |seq| {
-            (seq >= oldest.prev() && seq <= mine_head).then(|| self.chain_at(seq))
+            (seq >= oldest.prev() && seq <= mine_head)
+                .then(|| chain(seq))
+                .flatten()
         })
     }
 
@@ -127,23 +137,25 @@ impl World {
         let plan = sender.plan(on.node.window.head(), commit, |item, last| {
             on.node.volume_lacks(&item.range, last)
         });
-        let (oldest, base) = (on.node.oldest(), on.node.window.base());
+        if let Send::Record(seq) = plan {
+            let Some(record) = self.hosts[P].record(seq) else {
+                return broken(format!(
+                    "P5: the peer needs record {seq}, which neither log nor memory holds"
+                ));
+            };
+            if self.ghost.hist.get(seq.0 as usize - 1) != Some(&record) {
+                return broken(format!(
+                    "P7: the record {seq} that is sent is not that of the order"
+                ));
+            }
+            let sender = self.hosts[P].on_mut().sender.as_mut();
+            sender.expect("in a session").record_sent(&record, commit);
+            return self.post(cfg, 0, Msg::Record(record, commit));
+        }
+        let on = self.hosts[P].on_mut();
         let sender = on.sender.as_mut().expect("in a session");
         match plan {
-            Send::Record(seq) => {
-                let Some(record) = self.ghost.hist.get(seq.0 as usize - 1).copied() else {
-                    return broken(format!(
-                        "P7: record {seq} is to be sent, which is not in the order"
-                    ));
-                };
-                if seq < oldest && seq <= base {
-                    return broken(format!(
-                        "P5: the peer needs record {seq}, which neither log nor memory holds"
-                    ));
-                }
-                sender.record_sent(&record, commit);
-                self.post(cfg, 0, Msg::Record(record, commit))
-            }
+            Send::Record(_) => Ok(false),
             Send::ReadCopy(item) => {
                 sender.copy_begins();
                 let data = self.read_region(cfg, &item);

@@ -47,6 +47,7 @@ impl World {
             &self.hosts[S],
             p.node.head(),
             p.node.oldest(),
+            |seq| self.hosts[P].chain_at(seq),
         );
         let inconsistent = self.hosts[S].sb.inconsistent;
         let lost_track = inconsistent && self.hosts[P].sb.sync.is_none();

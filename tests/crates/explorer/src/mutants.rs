@@ -7,7 +7,7 @@ use replicate_core::group::Mode;
 use crate::{
     config::{fua, w, Config, Op},
     event::Ev,
-    runs::{connected, no_ring, ring, run, syncing, ONE},
+    runs::{connected, no_ring, ring, run, syncing, unreadable, wide, ADJACENT, ONE},
     world::{P, S},
 };
 
@@ -151,6 +151,24 @@ pub fn mutation(rule: &str) -> Config {
             mode: Mode::Received,
             ..ring("closing in", vec![w(0), w(1)])
         }),
+        // Two log writes are in flight before the end of the ring; a cut takes the first. What follows has the seq
+        // of the second, is larger, and goes to the next lap.
+        "VerifiedReader" => Config {
+            wrap: 2,
+            blocks: ADJACENT,
+            resets: false,
+            checkpoints: 0,
+            prefix: vec![
+                Ev::Boot(P),
+                Ev::SuperblockDone(P),
+                Ev::App,
+                Ev::Batch(P),
+                Ev::App,
+                Ev::Batch(P),
+            ],
+            ..run("F8", vec![w(0), w(1), w(0), wide()])
+        },
+        "ProvenIsThere" | "TornTailIsCut" => unreadable(),
         _ => panic!("no run for the rule {rule}"),
     }
 }

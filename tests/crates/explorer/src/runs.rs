@@ -107,7 +107,7 @@ fn local(long: bool) -> Vec<Config> {
             ..run("local: torn write", vec![wide(), w(0), Op::Flush])
         },
         Config {
-            wrap: true,
+            wrap: 1,
             ring_room: 3,
             checkpoints: 2,
             resets: long,
@@ -117,6 +117,7 @@ fn local(long: bool) -> Vec<Config> {
             volatile: false,
             ..run("local: log without cache", vec![w(0), w(1), Op::Flush])
         },
+        unreadable(),
         Config {
             errors: 2,
             checkpoints: 2,
@@ -159,6 +160,15 @@ fn local(long: bool) -> Vec<Config> {
         });
     }
     v
+}
+
+/// Blocks of the log that cannot be read after a crash.
+pub fn unreadable() -> Config {
+    Config {
+        spoils: 1,
+        checkpoints: 2,
+        ..run("local: unreadable log", vec![w(0), w(1), Op::Flush])
+    }
 }
 
 /// A peer with a ring.

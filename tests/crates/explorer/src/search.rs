@@ -133,6 +133,9 @@ impl World {
         let Some(on) = &h.on else {
             if h.booting.is_none() {
                 all.push(Ev::Boot(s));
+                if self.ghost.spoils > 0 && h.ring {
+                    all.extend((0..=3).map(|i| Ev::Spoil(s, i)));
+                }
             } else {
                 self.crashes(cfg, s, all);
             }

@@ -50,7 +50,10 @@ impl World {
     pub fn new(cfg: &Config) -> World {
         let reserve = 2 << 20;
         let size = reserve + cfg.ring_room * (69632);
-        let place = Place(if cfg.wrap { size - 69632 - 4096 } else { 0 });
+        let place = Place(match cfg.wrap {
+            0 => 0,
+            n => size - n * 69632 - 4096,
+        });
         let tail = Mark {
             first: Seq(1),
             place,
@@ -108,6 +111,8 @@ impl World {
                 drops: cfg.drops,
                 faults: cfg.faults,
                 errors: cfg.errors,
+                spoils: cfg.spoils,
+                damaged: false,
                 checkpoints: [cfg.checkpoints; 2],
             },
         }
@@ -200,10 +205,23 @@ impl World {
                 if s == P {
                     self.ghost.next_epoch += 1;
                 }
-                if let Err(e) = self.hosts[s].boot(cfg, epoch) {
-                    return broken(format!("{}: {e}", side(s)));
+                match self.hosts[s].boot(cfg, epoch) {
+                    Err(_) if self.ghost.damaged => self.ghost.taken = true,
+                    Err(e) => return broken(format!("{}: {e}", side(s))),
+                    Ok(()) if self.ghost.damaged => {
+                        return broken(format!(
+                            "P1: the {} starts, although what it could not read is proven durable",
+                            side(s)
+                        ))
+                    }
+                    Ok(()) => {}
                 }
                 Ok(true)
+            }
+            Ev::Spoil(s, i) => {
+                self.ghost.spoils -= 1;
+                self.ghost.damaged = i > 0;
+                Ok(self.hosts[s].spoil(i))
             }
             Ev::Cut(s, i) | Ev::Reset(s, i) => {
                 let cut = matches!(ev, Ev::Cut(..));

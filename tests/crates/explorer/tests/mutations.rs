@@ -104,4 +104,7 @@ mutations! {
     copy_from_volume: CopyFromVolume,
     sync_ends_at_commit: SyncEndsAtCommit,
     closes_in: ClosesIn,
+    proven_is_there: ProvenIsThere,
+    torn_tail_is_cut: TornTailIsCut,
+    verified_reader: VerifiedReader,
 }
