@@ -8,7 +8,8 @@ use replicate_core::{
     lineage::{Before, Entry, Epoch, Lineage},
     log::{
         format::SUPERBLOCK_BYTES,
-        recovery::{Found, Outcome, Scan, Want},
+        reader::Found,
+        recovery::{Outcome, Scan, Want},
         ring::{Place, Ring},
         superblock::{
             choose, copy_offsets, Format, Link, LinkState, Superblock, Tail, WriteState, Written,
@@ -151,7 +152,7 @@ impl Host {
     fn ends_at(&mut self) -> Option<Seq> {
         match self.scan() {
             Outcome::Head { head, .. } => Some(head),
-            Outcome::Corrupt { .. } => None,
+            Outcome::Corrupt { .. } | Outcome::Unreadable { .. } => None,
         }
     }
 }
