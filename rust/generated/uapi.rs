@@ -312,64 +312,62 @@ pub enum Reason {
     PeerTimeout = 4,
     /// The connection was closed or broke.
     Reset = 5,
-    /// The local address cannot be listened on.
-    ListenFailed = 6,
     /// The peer does not prove that it knows the group's secret.
-    Auth = 7,
+    Auth = 6,
     /// The peer speaks no protocol version that this host speaks.
-    Version = 8,
+    Version = 7,
     /// The peer needs a feature that this host does not have.
-    Feature = 9,
+    Feature = 8,
     /// The peer has no link of this name.
-    UnknownLink = 10,
+    UnknownLink = 9,
     /// The peer's group of this name is another group.
-    GroupMismatch = 11,
+    GroupMismatch = 10,
     /// Both hosts have the same role.
-    RoleConflict = 12,
+    RoleConflict = 11,
     /// A volume is missing on one side.
-    VolumeMissing = 13,
+    VolumeMissing = 12,
     /// The peer's volume is smaller than the primary's.
-    VolumeTooSmall = 14,
+    VolumeTooSmall = 13,
     /// The peer's volume has a larger logical block size than the primary's.
-    BlockSize = 15,
+    BlockSize = 14,
     /// The histories of the two hosts have forked.
-    Forked = 16,
+    Forked = 15,
     /// The peer has applied records that this host does not have.
-    PeerAhead = 17,
+    PeerAhead = 16,
     /// The histories have the same positions and different contents.
-    Chain = 18,
+    Chain = 17,
     /// The peer has never been synchronised.
-    NeverSynced = 19,
+    NeverSynced = 18,
     /// The log no longer holds the records that the peer needs.
-    LogOverrun = 20,
+    LogOverrun = 19,
     /// The peer sent a message that makes no sense.
-    Protocol = 21,
+    Protocol = 20,
     /// A checksum did not agree.
-    Integrity = 22,
+    Integrity = 21,
     /// Volumes of the group are not active yet.
-    WaitingVolumes = 23,
+    WaitingVolumes = 22,
     /// A starting primary waits for its links to answer.
-    StartWait = 24,
+    StartWait = 23,
     /// The log is being scanned or replayed.
-    Recovery = 25,
+    Recovery = 24,
     /// This host took over.
-    Takeover = 26,
+    Takeover = 25,
     /// A synchronisation is under way.
-    Sync = 27,
+    Sync = 26,
     /// Reading, writing or flushing the SRL failed.
-    LogFailed = 28,
+    LogFailed = 27,
     /// A record that was proven durable cannot be read back.
-    LogCorrupt = 29,
+    LogCorrupt = 28,
     /// Reading, writing or flushing a data device failed.
-    DataFailed = 30,
+    DataFailed = 29,
     /// Memory could not be had.
-    NoMemory = 31,
+    NoMemory = 30,
     /// The link or the group is being removed.
-    Stopping = 32,
+    Stopping = 31,
     /// The peer refused this host; the text is the peer's.
-    PeerRefused = 33,
+    PeerRefused = 32,
     /// One copy of the log device's superblock cannot be written.
-    SrlDegraded = 34,
+    SrlDegraded = 33,
 }
 impl Reason {
     /// Returns the entry with a number.
@@ -381,35 +379,34 @@ impl Reason {
             3 => Some(Self::Unreachable),
             4 => Some(Self::PeerTimeout),
             5 => Some(Self::Reset),
-            6 => Some(Self::ListenFailed),
-            7 => Some(Self::Auth),
-            8 => Some(Self::Version),
-            9 => Some(Self::Feature),
-            10 => Some(Self::UnknownLink),
-            11 => Some(Self::GroupMismatch),
-            12 => Some(Self::RoleConflict),
-            13 => Some(Self::VolumeMissing),
-            14 => Some(Self::VolumeTooSmall),
-            15 => Some(Self::BlockSize),
-            16 => Some(Self::Forked),
-            17 => Some(Self::PeerAhead),
-            18 => Some(Self::Chain),
-            19 => Some(Self::NeverSynced),
-            20 => Some(Self::LogOverrun),
-            21 => Some(Self::Protocol),
-            22 => Some(Self::Integrity),
-            23 => Some(Self::WaitingVolumes),
-            24 => Some(Self::StartWait),
-            25 => Some(Self::Recovery),
-            26 => Some(Self::Takeover),
-            27 => Some(Self::Sync),
-            28 => Some(Self::LogFailed),
-            29 => Some(Self::LogCorrupt),
-            30 => Some(Self::DataFailed),
-            31 => Some(Self::NoMemory),
-            32 => Some(Self::Stopping),
-            33 => Some(Self::PeerRefused),
-            34 => Some(Self::SrlDegraded),
+            6 => Some(Self::Auth),
+            7 => Some(Self::Version),
+            8 => Some(Self::Feature),
+            9 => Some(Self::UnknownLink),
+            10 => Some(Self::GroupMismatch),
+            11 => Some(Self::RoleConflict),
+            12 => Some(Self::VolumeMissing),
+            13 => Some(Self::VolumeTooSmall),
+            14 => Some(Self::BlockSize),
+            15 => Some(Self::Forked),
+            16 => Some(Self::PeerAhead),
+            17 => Some(Self::Chain),
+            18 => Some(Self::NeverSynced),
+            19 => Some(Self::LogOverrun),
+            20 => Some(Self::Protocol),
+            21 => Some(Self::Integrity),
+            22 => Some(Self::WaitingVolumes),
+            23 => Some(Self::StartWait),
+            24 => Some(Self::Recovery),
+            25 => Some(Self::Takeover),
+            26 => Some(Self::Sync),
+            27 => Some(Self::LogFailed),
+            28 => Some(Self::LogCorrupt),
+            29 => Some(Self::DataFailed),
+            30 => Some(Self::NoMemory),
+            31 => Some(Self::Stopping),
+            32 => Some(Self::PeerRefused),
+            33 => Some(Self::SrlDegraded),
             _ => None,
         }
     }
@@ -422,7 +419,6 @@ pub const REASON: &[&str] = &[
     "unreachable",
     "peer-timeout",
     "reset",
-    "listen-failed",
     "auth",
     "version",
     "feature",

@@ -184,7 +184,6 @@ enum dm_replicate_link_state {
  *   refuses the connection.
  * @DM_REPLICATE_REASON_PEER_TIMEOUT: The peer did not answer in time.
  * @DM_REPLICATE_REASON_RESET: The connection was closed or broke.
- * @DM_REPLICATE_REASON_LISTEN_FAILED: The local address cannot be listened on.
  * @DM_REPLICATE_REASON_AUTH: The peer does not prove that it knows the group's
  *   secret.
  * @DM_REPLICATE_REASON_VERSION: The peer speaks no protocol version that this
@@ -237,7 +236,6 @@ enum dm_replicate_reason {
 	DM_REPLICATE_REASON_UNREACHABLE,
 	DM_REPLICATE_REASON_PEER_TIMEOUT,
 	DM_REPLICATE_REASON_RESET,
-	DM_REPLICATE_REASON_LISTEN_FAILED,
 	DM_REPLICATE_REASON_AUTH,
 	DM_REPLICATE_REASON_VERSION,
 	DM_REPLICATE_REASON_FEATURE,
