@@ -22,6 +22,7 @@
 
 pub mod applied;
 pub mod apply;
+pub mod behind;
 pub mod checkpoint;
 pub mod durable;
 pub mod links;

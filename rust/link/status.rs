@@ -7,7 +7,7 @@ use crate::{group::Group, reason::Reason};
 use kernel::{str::CString, sync::atomic::Relaxed};
 use replicate_core::{
     group::Mode,
-    node::{Log, Role},
+    node::{behind::Behind, Role},
     session::state::State,
     units::{HostId, Seq},
 };
@@ -40,15 +40,6 @@ pub(crate) struct Snapshot {
     pub(crate) window_bytes: u64,
 }
 
-/// How far a peer is behind.
-#[derive(Default)]
-struct Behind {
-    records: u64,
-    bytes: u64,
-    /// When the oldest record that it lacks was written, ns since 1970; 0: not known.
-    since_ns: u64,
-}
-
 impl Link {
     /// Name of its state.
     pub(crate) fn state_name(&self) -> &'static str {
@@ -67,7 +58,7 @@ impl Link {
                 (p.received, p.logged.max(p.kept), p.applied)
             });
             let behind = match role {
-                Role::Primary => behind(&inner, acks.1),
+                Role::Primary => e.behind(acks.1),
                 Role::Secondary => Behind::default(),
             };
             (role, mode, in_sync, acks, behind)
@@ -111,38 +102,5 @@ impl Link {
             last_rx_ns: self.last_rx_ns.load(Relaxed),
             window_bytes: self.window_bytes(group),
         }
-    }
-}
-
-/// How far a peer that has everything up to `logged` on stable storage is behind.
-fn behind(inner: &crate::group::inner::Inner, logged: Seq) -> Behind {
-    let e = &inner.node;
-    let head = e.head();
-    if logged >= head {
-        return Behind::default();
-    }
-    let next = logged.next();
-    let since_ns = e.window.get(next).map_or(0, |s| s.record.time_ns);
-    let mut bytes = 0u64;
-    let mut from = next;
-    if let Log::Ring(w) = &e.log {
-        // What is in the log: by its places, which need no look at each record.
-        if let Some(mark) = w.index.find(next) {
-            if next <= w.logged_head() {
-                bytes = w.ring.head().0.saturating_sub(mark.place.0);
-                from = w.logged_head().next();
-            }
-        }
-    }
-    while from <= head {
-        if let Some(s) = e.window.get(from) {
-            bytes = bytes.saturating_add(u64::from(s.record.payload_bytes()));
-        }
-        from = from.next();
-    }
-    Behind {
-        records: head.since(logged),
-        bytes,
-        since_ns,
     }
 }
