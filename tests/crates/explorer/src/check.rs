@@ -348,7 +348,7 @@ impl World {
         let head = old.durable_head().unwrap_or_default();
         for recovered in [false, true] {
             if recovered {
-                old.sb.line.push((200, head.next().0));
+                old.sb = old.sb.begin_life(head, 200).map_err(Broken)?;
             }
             match self.judgement(&old, &self.hosts[S], head, Seq(1), |seq| {
                 Some(self.chain_at(seq))

@@ -9,6 +9,7 @@
 use std::rc::Rc;
 
 use replicate_core::{
+    lineage::Lineage,
     log::{
         batch::{batch_bytes, descriptor_bytes, BatchHead},
         reader::{Expected, Walk},
@@ -16,7 +17,7 @@ use replicate_core::{
         ring::{Mark, Place, Ring},
     },
     record::chain_record,
-    units::{Bytes, Chain, EpochId, Record, Sector, Seq, VolumeId},
+    units::{Bytes, Chain, EpochId, Record, Seq},
 };
 
 /// Unit of the log.
@@ -24,26 +25,6 @@ pub const LOG_BLOCK: u32 = 4096;
 
 /// An epoch as lineages of the model hold it: its number and first seq.
 pub type Epoch = (u8, u64);
-
-/// A lineage for the scan and for the writer.
-pub struct Line<'a>(pub &'a [Epoch]);
-
-pub fn epoch_id(n: u8) -> EpochId {
-    EpochId([n; 16])
-}
-
-impl Epochs for Line<'_> {
-    fn epoch_of(&self, seq: Seq) -> (EpochId, Seq) {
-        let mut bound = u64::MAX;
-        for (id, first) in self.0.iter().rev() {
-            if *first <= seq.0 {
-                return (epoch_id(*id), Seq(bound));
-            }
-            bound = first - 1;
-        }
-        (EpochId::NONE, Seq(bound))
-    }
-}
 
 /// A batch as it was sent to the log device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -366,13 +347,12 @@ impl LogDev {
     }
 
     /// Runs the core's scan over the device.
-    pub fn scan(&self, tail: &Mark, commit: Seq, line: &[Epoch], with_cache: bool) -> Found {
+    pub fn scan(&self, tail: &Mark, commit: Seq, lineage: &Lineage<'_>, with_cache: bool) -> Found {
         let ring = self.ring(tail.place);
-        let lineage = Line(line);
         let mut scan = Scan::new(ring, tail.first, tail.chain, commit);
         let (mut marks, mut records, mut flush) = (Vec::new(), Vec::new(), false);
         loop {
-            match scan.want(&lineage) {
+            match scan.want(lineage) {
                 Want::Batch(e) => match self.batch_at(&ring, &e, with_cache) {
                     Ok(Some(b)) => {
                         let (_, bound) = lineage.epoch_of(e.first);
@@ -382,14 +362,14 @@ impl LogDev {
                             chain: e.chain,
                         });
                         records.extend(b.records.iter().filter(|r| r.seq <= bound).copied());
-                        scan.accept(found_of(b), &lineage, |s| b.chain_after(s));
+                        scan.accept(found_of(b), lineage, |s| b.chain_after(s));
                     }
                     Ok(None) => scan.reject(),
                     Err(Unreadable) => scan.unreadable(),
                 },
                 Want::Evidence(e) => match self.read(e.place, with_cache) {
                     Ok(Some((b, _))) if e.proves(&ring, &head_of(b, &ring), &b.epoch) => {
-                        scan.evidence(found_of(b), &lineage);
+                        scan.evidence(found_of(b), lineage);
                     }
                     Ok(_) => scan.reject(),
                     Err(Unreadable) => scan.unreadable(),
@@ -497,22 +477,4 @@ impl Block {
     pub fn possible(&self) -> impl Iterator<Item = Value> + '_ {
         std::iter::once(self.durable).chain(self.cache.iter().copied())
     }
-}
-
-/// What the superblock says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Sb {
-    pub primary: bool,
-    pub line: Vec<Epoch>,
-    pub applied: Seq,
-    pub applied_chain: Chain,
-    pub commit: Seq,
-    pub tail: Mark,
-    pub horizon: Seq,
-    pub redo: bool,
-    pub inconsistent: bool,
-    /// The link's durable position; `None`: needs a sync.
-    pub kept: Option<Seq>,
-    /// A sync of the link that is not over.
-    pub sync: Option<(VolumeId, Sector)>,
 }

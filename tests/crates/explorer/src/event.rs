@@ -39,6 +39,8 @@ pub enum Ev {
     Welcomed,
     /// The primary hears that the secondary is ready for a sync.
     Ready,
+    /// The primary's superblock is to say that the sync is over.
+    SyncOver,
     Drop(usize),
     Send,
     Deliver(usize, usize),
@@ -115,6 +117,7 @@ impl fmt::Display for Ev {
             Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
             Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
             Ev::Connect => f.write_str("link: connects, primary compares"),
+            Ev::SyncOver => f.write_str("primary: superblock: the sync is over"),
             Ev::Ready => {
                 f.write_str("link: primary hears that the secondary is ready to be synced")
             }

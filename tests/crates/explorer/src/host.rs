@@ -20,9 +20,10 @@ use replicate_core::{
     node::window::Slot,
     node::{
         checkpoint::{Begun, Update},
+        durable::start,
         links::{LinkId, Positions},
         secondary::Acks,
-        Log, Memory, NoRing, Role, Start,
+        Log, Memory, Role, Start,
     },
     record::chain_record,
     session::sender::Sender,
@@ -31,7 +32,8 @@ use replicate_core::{
 
 use crate::{
     config::Config,
-    disk::{Batch, Block, Found, LogDev, Sb, Value},
+    disk::{Batch, Block, Found, LogDev, Value},
+    sb::Sb,
     search::Mix,
 };
 
@@ -71,6 +73,8 @@ pub enum Why {
     },
     /// Primary: a sync begins.
     SyncStart(Seq),
+    /// Primary: a sync is over.
+    SyncOver,
     /// Secondary: inconsistent, starts anew.
     SyncRestart(Seq, Chain, u8),
     TakeOver(Seq),
@@ -103,6 +107,8 @@ pub struct On {
     pub flush: Option<(Seq, u16)>,
     /// What the peer was told last.
     pub told: Option<(Acks, u64, bool)>,
+    /// The peer said that it is consistent: the superblock is to say that the sync is over.
+    pub sync_over: bool,
 }
 
 /// One host.
@@ -218,22 +224,19 @@ impl Host {
     /// What the core's scan finds. The same log is met in many states, so the last answers are kept.
     pub fn scan(&self, with_cache: bool) -> Rc<Found> {
         let mut h = Mix::default();
-        (
-            &self.log,
-            &self.sb.tail,
-            self.sb.commit,
-            &self.sb.line,
-            with_cache,
-        )
-            .hash(&mut h);
+        (&self.log, &self.sb, with_cache).hash(&mut h);
         let key = h.finish();
         SCANS.with_borrow_mut(|known| {
             if known.len() > 200_000 {
                 known.clear();
             }
             let scan = || {
-                self.log
-                    .scan(&self.sb.tail, self.sb.commit, &self.sb.line, with_cache)
+                self.log.scan(
+                    &self.sb.tail,
+                    self.sb.commit,
+                    &self.sb.lineage(),
+                    with_cache,
+                )
             };
             known.entry(key).or_insert_with(|| Rc::new(scan())).clone()
         })
@@ -242,7 +245,7 @@ impl Host {
     /// Power comes back: scan, flush, and for a primary the superblock with its new epoch.
     pub fn boot(&mut self, cfg: &Config, epoch: u8) -> Result<(), String> {
         if !self.ring {
-            let n = NoRing::after_start(self.sb.applied, self.sb.horizon, self.sb.redo);
+            let n = start::Facts::of(self.sb.bytes()).no_ring();
             self.start(
                 cfg,
                 Log::NoRing(n),
@@ -286,15 +289,7 @@ impl Host {
             self.finish_boot(cfg, &booted);
             return Ok(());
         }
-        let mut sb = self.sb.clone();
-        sb.line.push((epoch, head.next().0));
-        sb.commit = head;
-        let mut p = Positions::default();
-        p.set(LINK, cfg.mode, sb.kept);
-        p.cut(head);
-        if let (Some(kept), Some(l)) = (&mut sb.kept, p.get(LINK)) {
-            *kept = l.kept;
-        }
+        let sb = self.sb.begin_life(head, epoch)?;
         self.pending = Some((sb, Why::Recovered));
         self.booting = Some(booted);
         Ok(())
@@ -334,12 +329,7 @@ impl Host {
             Role::Secondary
         };
         if self.sb.primary && cfg.peer.is_some() {
-            positions.set(LINK, cfg.mode, self.sb.kept);
-            positions.cut(head);
-            if let (Some(_), Some(kept)) = (self.sb.sync, self.sb.kept) {
-                positions.promise(LINK, kept);
-                let _ = positions.keep_promise(LINK, true);
-            }
+            start::positions(self.sb.bytes(), head, &mut positions);
         }
         let start = Start {
             role,
@@ -374,6 +364,7 @@ impl Host {
             reading: Vec::new(),
             flush: None,
             told: None,
+            sync_over: false,
         }));
     }
 }

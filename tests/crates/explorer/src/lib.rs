@@ -19,6 +19,7 @@ pub mod link;
 pub mod meet;
 pub mod mutants;
 pub mod runs;
+pub mod sb;
 pub mod search;
 pub mod walks;
 pub mod work;

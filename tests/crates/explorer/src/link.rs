@@ -4,7 +4,6 @@
 
 use replicate_core::{
     group::Replica,
-    lineage::{Before, Entry, Epoch as Entered, Lineage},
     node::{resync::Copy, secondary::Acks, Log},
     session::{
         meet::{judge, Peer as Stated, Primary, Verdict},
@@ -17,8 +16,8 @@ use replicate_core::{
 
 use crate::{
     config::Config,
-    disk::{epoch_id, Epoch},
     host::{blocks_of, writes_of, Host, Writes, LINK},
+    sb::Sb,
     world::{broken, Step, World, P, S},
 };
 
@@ -37,7 +36,8 @@ pub enum Msg {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Welcome {
     pub session: u8,
-    pub line: Vec<Epoch>,
+    /// The primary's history.
+    pub history: Sb,
     pub fork: Seq,
     pub resume: Seq,
     /// A sync begins: start and chain.
@@ -46,18 +46,6 @@ pub struct Welcome {
     pub cursor: Option<(VolumeId, Sector)>,
     /// The secondary has taken it, and said so.
     pub ready: bool,
-}
-
-pub fn entries(line: &[Epoch]) -> Vec<Entry> {
-    line.iter()
-        .map(|(id, first)| {
-            Entry::from(Entered {
-                id: epoch_id(*id),
-                first: Seq(*first),
-                ..Entered::default()
-            })
-        })
-        .collect()
 }
 
 impl World {
@@ -71,8 +59,7 @@ impl World {
         oldest: Seq,
         chain: impl Fn(Seq) -> Option<Chain>,
     ) -> Verdict {
-        let (ours, theirs) = (entries(&mine.sb.line), entries(&peer.sb.line));
-        let lineage = Lineage::new(Before::default(), &ours).expect("a lineage");
+        let lineage = mine.sb.lineage();
         let on = peer.on();
         let logged = on.node.acks().logged;
         let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo_durable);
@@ -80,7 +67,7 @@ impl World {
             Log::NoRing(_) => peer.sb.applied_chain,
             Log::Ring(_) => on.node.window.chain_at(logged).unwrap_or_default(),
         };
-        let theirs = Lineage::new(Before::default(), &theirs).expect("a lineage");
+        let theirs = peer.sb.lineage();
         let stated = Stated {
             lineage: theirs,
             replica: if theirs.is_empty() {
@@ -271,9 +258,8 @@ impl World {
                 if let Some(s) = &mut on.sender {
                     s.acknowledged(acks.received);
                 }
-                if consistent {
-                    on.node.positions.sync_ended(LINK);
-                }
+                on.sync_over |=
+                    consistent && on.node.positions.get(LINK).is_some_and(|l| l.syncing);
                 let positions = (acks.received, acks.logged, acks.applied);
                 if on.node.acknowledged(LINK, positions) {
                     // In-sync means that all that ever completed is there, however it completed.

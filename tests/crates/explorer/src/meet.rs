@@ -3,22 +3,42 @@
 //! How two hosts meet: judgement, welcome, the superblocks before the session, and its end.
 
 use replicate_core::{
-    log::recovery::Outcome,
-    node::Log,
+    group::SyncKind,
+    log::{
+        recovery::Outcome,
+        superblock::{SyncState, Tail},
+    },
+    node::{
+        durable::{
+            self,
+            adopt::{self, Restart},
+        },
+        Log,
+    },
     session::{
         meet::{may_truncate, Verdict, Why as Reason},
         resync::Copies,
         sender::Sender,
     },
-    units::{Sector, Seq, VolumeId},
+    units::{Bytes, Sector, Seq, VolumeId},
 };
 
 use crate::{
     config::Config,
     host::{Why, LINK},
     link::Welcome,
+    sb::{group, GROUP},
     world::{broken, Broken, Step, World, P, S},
 };
+
+/// What the welcome says of the primary's history.
+fn history(w: &Welcome) -> adopt::History<'_> {
+    adopt::History {
+        group: GROUP,
+        name: group(),
+        lineage: w.history.lineage(),
+    }
+}
 
 impl World {
     pub fn can_connect(&self) -> bool {
@@ -32,7 +52,7 @@ impl World {
                 self.hosts[s].pending,
                 Some((
                     _,
-                    Why::SyncStart(..) | Why::Adopt { .. } | Why::SyncRestart(..)
+                    Why::SyncStart(..) | Why::SyncOver | Why::Adopt { .. } | Why::SyncRestart(..)
                 ))
             )
         };
@@ -56,7 +76,7 @@ impl World {
             Verdict::Resume { fork, resume, .. } if !needs => {
                 self.welcome = Some(Welcome {
                     session: 0,
-                    line: self.hosts[P].sb.line.clone(),
+                    history: self.hosts[P].sb.clone(),
                     fork: fork.seq,
                     resume,
                     restart: None,
@@ -80,7 +100,7 @@ impl World {
                 self.hosts[P].on_mut().node.positions.promise(LINK, start);
                 self.welcome = Some(Welcome {
                     session: 0,
-                    line: self.hosts[P].sb.line.clone(),
+                    history: self.hosts[P].sb.clone(),
                     fork: start,
                     resume: start.next(),
                     restart: Some((start, chain)),
@@ -107,16 +127,43 @@ impl World {
     /// The secondary is ready for the sync, durably. The primary's superblock says so before what the log kept for the
     /// secondary's former position may go.
     pub fn sync_ready(&mut self) -> Step {
-        let Some((start, _)) = self.welcome.as_ref().and_then(|w| w.restart) else {
+        let Some((start, chain)) = self.welcome.as_ref().and_then(|w| w.restart) else {
             return Ok(false);
         };
         if self.hosts[P].pending.is_some() {
             return Ok(false);
         }
-        let mut sb = self.hosts[P].sb.clone();
-        sb.kept = Some(start);
-        sb.sync = self.welcome.as_ref().and_then(|w| w.cursor);
+        let first = self.welcome.as_ref().and_then(|w| w.cursor);
+        let (volume, cursor) = first.unwrap_or_default();
+        let sync = SyncState {
+            kind: SyncKind::Full,
+            volume,
+            cursor,
+            start: self.hosts[P]
+                .sb
+                .lineage()
+                .position(start)
+                .unwrap_or_default(),
+            end: None,
+        };
+        let peer = self.hosts[S].sb.bytes().host();
+        let edited = self.hosts[P]
+            .sb
+            .edit(|sb| durable::links::sync_began(sb, LINK, peer, chain, sync));
+        let sb = edited.expect("the link has a slot");
         self.hosts[P].pending = Some((sb, Why::SyncStart(start)));
+        Ok(true)
+    }
+
+    /// The superblock is to say that the sync is over.
+    pub fn sync_is_over(&mut self) -> Step {
+        let h = &mut self.hosts[P];
+        if h.pending.is_some() {
+            return Ok(false);
+        }
+        let sb = h.sb.edit(|sb| durable::links::sync_over(sb, LINK));
+        h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver));
+        h.on_mut().sync_over = false;
         Ok(true)
     }
 
@@ -149,16 +196,24 @@ impl World {
             if on.node.applier.round().is_some() || !on.node.copies.is_empty() || checkpoints {
                 return Ok(false);
             }
-            let mut sb = h.sb.clone();
-            sb.line = w.line;
-            sb.inconsistent = true;
-            (sb.applied, sb.applied_chain, sb.commit, sb.horizon) = (start, chain, start, start);
-            sb.redo = false;
-            sb.tail.first = start.next();
-            sb.tail.chain = chain;
-            if let Log::Ring(r) = &on.node.log {
-                sb.tail.place = r.ring.head();
-            }
+            let (offset, lap) = match &on.node.log {
+                Log::Ring(r) => (r.ring.offset(r.ring.head()), r.ring.lap(r.ring.head())),
+                Log::NoRing(_) => (Bytes(0), 0),
+            };
+            let restart = Restart {
+                start: w.history.lineage().position(start).unwrap_or_default(),
+                chain,
+                tail: Tail {
+                    offset,
+                    lap,
+                    ..Tail::default()
+                },
+                sync: true,
+                time_ns: 0,
+            };
+            let edited =
+                h.sb.edit(|sb| adopt::restart(sb, &history(&w), w.history.volumes(), &restart));
+            let sb = edited.expect("the history is short");
             h.pending = Some((sb, Why::SyncRestart(start, chain, w.session)));
             return Ok(true);
         }
@@ -175,14 +230,15 @@ impl World {
                 "P4: the replica cannot follow its primary: {why:?}"
             ));
         }
-        if w.line == h.sb.line {
+        if w.history.line == h.sb.line {
             self.truncate(w.fork)?;
             self.secondary_joins(cfg, w.session)?;
             return Ok(true);
         }
-        let mut sb = h.sb.clone();
-        sb.line = w.line;
-        sb.commit = on.node.adopted_commit(w.fork).min(sb.commit);
+        let commit = on.node.adopted_commit(w.fork);
+        let edited =
+            h.sb.edit(|sb| adopt::resume(sb, &history(&w), w.history.volumes(), commit));
+        let sb = edited.expect("the history is short");
         h.pending = Some((
             sb,
             Why::Adopt {
@@ -234,6 +290,7 @@ impl World {
     /// The primary has heard that the secondary is ready.
     fn primary_joins(&mut self, cfg: &Config, w: &Welcome) -> Result<(), Broken> {
         let acks = self.hosts[S].on.as_ref().map(|s| s.node.acks());
+        let unfinished = self.hosts[P].sb.sync.is_some();
         let Some(p) = &mut self.hosts[P].on else {
             return Ok(());
         };
@@ -250,6 +307,8 @@ impl World {
         p.sender = Some(sender);
         p.session = Some(w.session);
         p.reading.clear();
+        // It ended, and only the superblock does not say so yet.
+        p.sync_over = w.cursor.is_none() && unfinished;
         let last = w.resume.prev();
         p.node
             .positions

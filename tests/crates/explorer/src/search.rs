@@ -282,6 +282,10 @@ impl World {
                 all.push(Ev::Drop(s));
             }
         }
+        if self.hosts[P].on.as_ref().is_some_and(|o| o.sync_over) && self.hosts[P].pending.is_none()
+        {
+            all.push(Ev::SyncOver);
+        }
         if session(P).is_some() {
             all.push(Ev::Send);
             all.push(Ev::RegionRead(false));

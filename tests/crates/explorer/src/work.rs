@@ -5,15 +5,17 @@
 use std::rc::Rc;
 
 use replicate_core::{
-    node::{apply::Apply, Log},
+    log::recovery::Epochs,
+    node::{apply::Apply, durable, Log},
     units::Seq,
 };
 
 use crate::{
     config::Config,
-    disk::{Batch, Line},
+    disk::Batch,
     event::Ev,
     host::{writes_of, Host, Why, LINK},
+    sb::epoch_id,
 };
 
 impl Host {
@@ -28,7 +30,7 @@ impl Host {
         else {
             return false;
         };
-        let Some(plan) = on.node.plan_batch(&Line(&sb.line)) else {
+        let Some(plan) = on.node.plan_batch(&sb.lineage()) else {
             return false;
         };
         let mut records = Vec::new();
@@ -43,7 +45,7 @@ impl Host {
             );
             seq = seq.next();
         }
-        let epoch = replicate_core::log::recovery::Epochs::epoch_of(&Line(&sb.line), plan.first).0;
+        let epoch = Epochs::epoch_of(&sb.lineage(), plan.first).0;
         let batch = Rc::new(Batch {
             place: plan.place,
             length: plan.length.0,
@@ -170,9 +172,9 @@ impl Host {
                 if self.pending.is_some() {
                     return false;
                 }
-                let mut sb = self.sb.clone();
-                sb.horizon = sb.horizon.max(horizon);
-                sb.redo |= redo;
+                let sb = self
+                    .sb
+                    .changed(|sb| durable::checkpoint::raise_horizon(sb, horizon, redo));
                 self.pending = Some((sb, Why::Horizon(horizon, redo)));
                 true
             }
@@ -231,32 +233,16 @@ impl Host {
             return;
         };
         let update = on.node.checkpoint_update(flushed);
-        let mut sb = self.sb.clone();
-        sb.applied = update.applied;
-        sb.applied_chain = update.chain;
-        sb.commit = update.commit;
-        if let Some(mark) = update.tail {
-            sb.tail = mark;
-        }
-        if update.redo_ended {
-            sb.redo = false;
-        }
-        if update.sync_ended {
-            sb.inconsistent = false;
-        }
-        sb.horizon = sb.horizon.max(sb.applied);
-        if let Some(l) = on.node.positions.get(LINK) {
-            sb.kept = (!l.needs_sync).then_some(l.kept);
-            if !l.syncing {
-                sb.sync = None;
+        let image = on.node.checkpoint_image(update, None);
+        let cursor = on.sender.as_ref().and_then(|s| s.copies.as_ref());
+        let cursor = cursor.map(|c| c.cursor());
+        let sb = self.sb.changed(|sb| {
+            durable::checkpoint::checkpoint(sb, &image);
+            // The module says now and then how far the copies are; here it comes with the checkpoint.
+            if let Some(at) = cursor {
+                let _ = durable::links::sync_moved(sb, LINK, at, None);
             }
-        }
-        if let (Some(at), Some(c)) = (
-            &mut sb.sync,
-            on.sender.as_ref().and_then(|s| s.copies.as_ref()),
-        ) {
-            *at = c.cursor();
-        }
+        });
         self.pending = Some((sb, Why::Checkpoint(update)));
     }
 
@@ -272,11 +258,17 @@ impl Host {
 
     /// Everything up to `end` is durable: the superblock with the new epoch goes out.
     pub fn take_over(&mut self, end: Seq, epoch: u8) {
-        let mut sb = self.sb.clone();
-        sb.primary = true;
-        sb.line.retain(|e| e.1 <= end.next().0);
-        sb.line.push((epoch, end.next().0));
-        sb.commit = end;
+        let t = durable::takeover::TakeOver {
+            end,
+            epoch: epoch_id(epoch),
+            time_ns: 0,
+            limits: durable::grow::Limits::FORMAT,
+        };
+        let volumes: Vec<_> = self.sb.volumes().collect();
+        let edited = self
+            .sb
+            .edit(|sb| durable::takeover::take_over(sb, &t, volumes.into_iter()));
+        let sb = edited.expect("the history is short");
         self.pending = Some((sb, Why::TakeOver(end)));
     }
 }

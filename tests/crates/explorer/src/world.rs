@@ -13,13 +13,14 @@ use replicate_core::{
 
 use crate::{
     config::{Config, Op, Peer},
-    disk::{Block, LogDev, Sb, BLANK, GARBAGE},
+    disk::{Block, LogDev, BLANK, GARBAGE},
     event::{side, Ev},
     ghost::{Ghost, Past},
     host::{wid, Host, Why, LINK},
     link::{Msg, Welcome},
+    sb::Sb,
 };
-use replicate_core::log::ring::{Mark, Place};
+use replicate_core::log::ring::Place;
 
 /// Index of the primary in [`World::hosts`].
 pub const P: usize = 0;
@@ -54,11 +55,6 @@ impl World {
             0 => 0,
             n => size - n * 69632 - 4096,
         });
-        let tail = Mark {
-            first: Seq(1),
-            place,
-            chain: Chain(0),
-        };
         let host = |primary: bool| {
             let known = primary || !cfg.sync;
             Host {
@@ -69,19 +65,7 @@ impl World {
                     .iter()
                     .map(|_| Block::new(if known { BLANK } else { GARBAGE }))
                     .collect(),
-                sb: Sb {
-                    primary,
-                    line: if known { vec![(1, 1)] } else { Vec::new() },
-                    applied: Seq::NONE,
-                    applied_chain: Chain(0),
-                    commit: Seq::NONE,
-                    tail,
-                    horizon: Seq::NONE,
-                    redo: false,
-                    inconsistent: false,
-                    kept: (!cfg.sync).then_some(Seq::NONE),
-                    sync: None,
-                },
+                sb: Sb::new(cfg, primary, known, size, place),
                 pending: None,
                 on: None,
                 booting: None,
@@ -233,6 +217,7 @@ impl World {
             Ev::Connect => self.connect(cfg),
             Ev::Welcomed => self.welcomed(cfg),
             Ev::Ready => self.sync_ready(),
+            Ev::SyncOver => self.sync_is_over(),
             Ev::Drop(s) => {
                 self.ghost.drops = self.ghost.drops.saturating_sub(1);
                 self.drop_session(cfg, s);
@@ -362,6 +347,7 @@ impl World {
                 self.secondary_joins(cfg, session)?;
             }
             Why::SyncStart(start) => self.sync_started(cfg, start)?,
+            Why::SyncOver => self.hosts[s].on_mut().node.positions.sync_ended(LINK),
             Why::SyncRestart(start, chain, session) => {
                 self.hosts[s].on_mut().node.restart_at(start, chain, true);
                 self.secondary_joins(cfg, session)?;
