@@ -91,11 +91,13 @@ pub fn judge(
     if peer.lineage.is_empty() {
         return Verdict::NeedsSync(Why::Empty);
     }
-    // Everything that it has may lie in epochs that are folded here. Whether that is this history's past or another history,
+    // All that it applied may lie in epochs that are folded here. Whether that is this history's past or another history,
     // nobody can tell; a synchronisation helps either, and an administrator starts it.
     let folded = mine.lineage.before().last;
+    // What it logged above and never applied does not count: this primary may have lost just that, more than once since.
+    let newest_first = peer.lineage.newest().map_or(Seq::NONE, |e| e.first);
     let may_be_folded = mine.lineage.before().folded > 0
-        && peer.logged.seq <= folded
+        && newest_first <= folded.next()
         && peer.applied_bound <= folded;
     let unknown = |why| {
         if may_be_folded {

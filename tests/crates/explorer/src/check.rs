@@ -4,7 +4,7 @@
 
 use replicate_core::{
     log::recovery::Outcome,
-    node::Log,
+    node::{durable::grow::Limits, Log},
     session::meet::{Verdict, Why as Reason},
     units::{Record, Seq},
 };
@@ -348,7 +348,14 @@ impl World {
         let head = old.durable_head().unwrap_or_default();
         for recovered in [false, true] {
             if recovered {
-                old.sb = old.sb.begin_life(head, 200).map_err(Broken)?;
+                let sb = old
+                    .sb
+                    .begin_life(head, 200, Limits::FORMAT)
+                    .map_err(Broken)?;
+                let Some(sb) = sb else {
+                    continue;
+                };
+                old.sb = sb;
             }
             match self.judgement(&old, &self.hosts[S], head, Seq(1), |seq| {
                 Some(self.chain_at(seq))

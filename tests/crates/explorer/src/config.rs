@@ -5,6 +5,7 @@
 use crate::event::Ev;
 use replicate_core::{
     group::Mode,
+    node::durable::grow::Limits,
     units::{Range, Sector, VolumeId},
 };
 
@@ -90,6 +91,8 @@ pub struct Config {
     pub prefix: Vec<Ev>,
     /// Start so near the ring's end that only so many one-block batches fit before the wrap; 0: at its start.
     pub wrap: u64,
+    /// How much history a superblock keeps.
+    pub limits: Limits,
     /// Also checked: where nothing but a fault can happen any more, every write has completed.
     pub live: bool,
 }
@@ -119,6 +122,7 @@ impl Config {
         checkpoints: 1,
         ring_room: 8,
         wrap: 0,
+        limits: Limits::FORMAT,
         live: false,
         prefix: Vec::new(),
     };

@@ -292,13 +292,13 @@ impl LogDev {
 
     /// Reads the log on from `mark`, as replay and a sender do, up to the batch that holds `seq`. `None`: the log
     /// does not hold it.
-    pub fn read_back(&self, mark: Mark, line: &[Epoch], seq: Seq) -> Option<&Rc<Batch>> {
-        let (ring, line, mut walk) = (self.ring(mark.place), Line(line), Walk::at(mark));
+    pub fn read_back(&self, mark: Mark, line: &Lineage<'_>, seq: Seq) -> Option<&Rc<Batch>> {
+        let (ring, mut walk) = (self.ring(mark.place), Walk::at(mark));
         loop {
-            let expected = walk.expected(&ring, &line);
+            let expected = walk.expected(&ring, line);
             match self.batch_at(&ring, &expected, true) {
                 Ok(Some(b)) => {
-                    if seq <= walk.found(&found_of(b), &ring, &line, |s| b.chain_after(s)) {
+                    if seq <= walk.found(&found_of(b), &ring, line, |s| b.chain_after(s)) {
                         return Some(b);
                     }
                 }

@@ -191,7 +191,8 @@ impl Host {
         if seq > w.written_prefix() {
             return None;
         }
-        self.log.read_back(w.index.find(seq)?, &self.sb.line, seq)
+        self.log
+            .read_back(w.index.find(seq)?, &self.sb.lineage(), seq)
     }
 
     /// A block of the log cannot be read any more: 0, where the log ends; else that of a batch which the superblock, or
@@ -243,7 +244,8 @@ impl Host {
     }
 
     /// Power comes back: scan, flush, and for a primary the superblock with its new epoch.
-    pub fn boot(&mut self, cfg: &Config, epoch: u8) -> Result<(), String> {
+    /// `false`: the start is refused.
+    pub fn boot(&mut self, cfg: &Config, epoch: u8) -> Result<bool, String> {
         if !self.ring {
             let n = start::Facts::of(self.sb.bytes()).no_ring();
             self.start(
@@ -253,7 +255,7 @@ impl Host {
                 self.sb.applied,
                 &[],
             );
-            return Ok(());
+            return Ok(true);
         }
         let found = self.scan(true);
         let (head, place) = match found.outcome {
@@ -287,12 +289,14 @@ impl Host {
         }
         if !self.sb.primary {
             self.finish_boot(cfg, &booted);
-            return Ok(());
+            return Ok(true);
         }
-        let sb = self.sb.begin_life(head, epoch)?;
+        let Some(sb) = self.sb.begin_life(head, epoch, cfg.limits)? else {
+            return Ok(false);
+        };
         self.pending = Some((sb, Why::Recovered));
         self.booting = Some(booted);
-        Ok(())
+        Ok(true)
     }
 
     /// The superblock is there: the node starts.

@@ -2,7 +2,7 @@
 
 //! The runs: what is explored in full.
 
-use replicate_core::group::Mode;
+use replicate_core::{group::Mode, node::durable::grow::Limits};
 
 use crate::{
     config::{fua, w, Config, Op, Peer},
@@ -81,6 +81,7 @@ pub fn families(long: bool) -> Vec<(&'static str, Vec<Config>)> {
         ("takeover", takeover(long)),
         ("wire", wires(long)),
         ("resync", resync(long)),
+        ("history", history(long)),
     ]
 }
 
@@ -435,6 +436,37 @@ fn wires(long: bool) -> Vec<Config> {
         ]);
     }
     v
+}
+
+/// A history longer than a superblock keeps: three epochs, and links are kept for two.
+fn history(long: bool) -> Vec<Config> {
+    let short = |c: Config| Config {
+        limits: Limits {
+            epochs: 3,
+            links: 2,
+        },
+        give_up: true,
+        resets: false,
+        checkpoints: 2,
+        blocks: ONE,
+        ..c
+    };
+    vec![
+        short(Config {
+            primary_crashes: if long { 4 } else { 3 },
+            prefix: connected(),
+            ..ring("history: folded, ring", vec![w(0)])
+        }),
+        short(Config {
+            primary_crashes: 3,
+            prefix: connected(),
+            ..no_ring("history: folded, no ring", vec![w(0)])
+        }),
+        short(Config {
+            primary_crashes: 4,
+            ..run("history: folded, alone", vec![w(0), w(0)])
+        }),
+    ]
 }
 
 /// A full synchronisation while the application writes.

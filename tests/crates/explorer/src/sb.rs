@@ -21,7 +21,10 @@ use replicate_core::{
         ring::{Mark, Place},
         superblock::{Format, Superblock, Tail},
     },
-    node::durable::{grow::Limits, links, start},
+    node::durable::{
+        grow::{GrowError, Limits},
+        links, start,
+    },
     units::{Bytes, Chain, EpochId, GroupUuid, HostId, Sector, Seq, VolumeId},
 };
 
@@ -214,8 +217,8 @@ impl Sb {
         }
     }
 
-    /// A primary starts with `head`: its new epoch.
-    pub fn begin_life(&self, head: Seq, epoch: u8) -> Result<Sb, String> {
+    /// A primary starts with `head`: its new epoch. `None`: its own replay needs the epoch that would be folded.
+    pub fn begin_life(&self, head: Seq, epoch: u8, limits: Limits) -> Result<Option<Sb>, String> {
         let life = start::Life {
             name: group(),
             role: replicate_core::node::Role::Primary,
@@ -223,10 +226,13 @@ impl Sb {
             uuid: GROUP,
             epoch: epoch_id(epoch),
             time_ns: 0,
-            limits: Limits::FORMAT,
+            limits,
         };
-        self.edit(|sb| start::begin_life(sb, &life))
-            .map_err(|e| e.to_string())
+        match self.edit(|sb| start::begin_life(sb, &life)) {
+            Ok(sb) => Ok(Some(sb)),
+            Err(GrowError::ReplayNeeds { .. }) => Ok(None),
+            Err(e) => Err(e.to_string()),
+        }
     }
 }
 

@@ -257,12 +257,12 @@ impl Host {
     }
 
     /// Everything up to `end` is durable: the superblock with the new epoch goes out.
-    pub fn take_over(&mut self, end: Seq, epoch: u8) {
+    pub fn take_over(&mut self, cfg: &Config, end: Seq, epoch: u8) {
         let t = durable::takeover::TakeOver {
             end,
             epoch: epoch_id(epoch),
             time_ns: 0,
-            limits: durable::grow::Limits::FORMAT,
+            limits: cfg.limits,
         };
         let volumes: Vec<_> = self.sb.volumes().collect();
         let edited = self

@@ -186,19 +186,20 @@ impl World {
             }
             Ev::Boot(s) => {
                 let epoch = self.ghost.next_epoch;
-                if s == P {
-                    self.ghost.next_epoch += 1;
-                }
                 match self.hosts[s].boot(cfg, epoch) {
                     Err(_) if self.ghost.damaged => self.ghost.taken = true,
                     Err(e) => return broken(format!("{}: {e}", side(s))),
-                    Ok(()) if self.ghost.damaged => {
+                    Ok(true) if self.ghost.damaged => {
                         return broken(format!(
                             "P1: the {} starts, although what it could not read is proven durable",
                             side(s)
                         ))
                     }
-                    Ok(()) => {}
+                    Ok(false) => return Ok(false),
+                    Ok(true) => {}
+                }
+                if s == P {
+                    self.ghost.next_epoch += 1;
                 }
                 Ok(true)
             }
@@ -267,7 +268,7 @@ impl World {
                 let epoch = self.ghost.next_epoch;
                 self.ghost.next_epoch += 1;
                 let end = self.hosts[S].on().taking.expect("begun");
-                self.hosts[S].take_over(end, epoch);
+                self.hosts[S].take_over(cfg, end, epoch);
                 Ok(true)
             }
         }

@@ -50,6 +50,11 @@ fn resynchronisation() {
     explore("resync");
 }
 
+#[test]
+fn a_history_longer_than_the_lineage() {
+    explore("history");
+}
+
 /// Far beyond the bounds of the exhaustive runs, by chance. The seed is printed; `SEED=` repeats one.
 #[test]
 fn walks_at_random() {
