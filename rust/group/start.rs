@@ -322,6 +322,12 @@ fn build_inner(
     )?)
 }
 
+/// What the superblock keeps for each link.
+#[inline(never)]
+fn load_positions(srl: &Srl, head: Seq, positions: &mut Positions) -> Result {
+    srl.read(|sb| durable::positions(sb, head, positions))
+}
+
 /// In a frame of its own, which is gone when the rest is built: the node is large.
 #[inline(never)]
 fn build_engine(
@@ -331,8 +337,6 @@ fn build_engine(
     head: Seq,
     scanned: Option<Scanned>,
 ) -> Result<KBox<Node>, Refusal> {
-    let mut positions = Positions::default();
-    srl.read(|sb| durable::positions(sb, head, &mut positions))?;
     let applied = facts.applied.seq;
     let (log, chain) = match scanned {
         Some(s) => {
@@ -355,10 +359,12 @@ fn build_engine(
         Fixed::new(WINDOW_SLOTS, Slot::default())?,
         Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
         log,
-        positions,
+        Positions::default(),
         start,
     );
     let mut node = KBox::new(node, GFP_KERNEL)?;
+    // In place: positions of all links are large, too.
+    load_positions(srl, head, &mut node.positions)?;
     if facts.syncing && role == Role::Secondary {
         node.copies.set_syncing();
     }
