@@ -222,11 +222,14 @@ impl Group {
                 return;
             }
             inner.phase = Phase::Failed;
+            inner.node.fail();
             inner.drain(true, &mut out);
         }
         pr_err!("group {}: {}\n", self.name.as_str(), refusal.text());
         self.set_reason(crate::reason::Reason::LogFailed, refusal.text());
         event::group(self, Code::LogFailed, Severity::Critical, refusal.text());
+        // A secondary's session ends at once: the primary must not go on waiting for it.
+        self.wake_links();
         while let Some(bio) = out.pop() {
             bio.end(replicate_linux::errno::BlkStatus::IOERR);
         }

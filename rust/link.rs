@@ -73,6 +73,7 @@ pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) heartbeat_ms: u32,
     pub(crate) peer_timeout_ms: u32,
+    pub(crate) progress_timeout_ms: u32,
     /// `None`: the group's.
     pub(crate) window_bytes: Option<u64>,
 }
@@ -81,6 +82,8 @@ pub(crate) struct Config {
 pub(crate) struct Settings {
     pub(crate) heartbeat_ms: Atomic<u32>,
     pub(crate) peer_timeout_ms: Atomic<u32>,
+    /// A peer that owes acknowledgements and moves none for so long loses its session; 0: never.
+    pub(crate) progress_timeout_ms: Atomic<u32>,
     /// 0: the group's.
     pub(crate) window_bytes: Atomic<u64>,
 }

@@ -62,6 +62,9 @@ pub(super) fn add(request: &mut Request<'_>) -> Result {
                 mode: asked.mode.unwrap_or(Mode::Async),
                 heartbeat_ms,
                 peer_timeout_ms,
+                progress_timeout_ms: asked
+                    .progress_timeout_ms
+                    .unwrap_or(settings::DEFAULT_PROGRESS_TIMEOUT_MS),
                 window_bytes: asked.window_bytes,
             },
         )?;
@@ -97,6 +100,7 @@ pub(super) fn set(request: &mut Request<'_>) -> Result {
                 mode: asked.mode,
                 heartbeat_ms: asked.heartbeat_ms,
                 peer_timeout_ms: asked.peer_timeout_ms,
+                progress_timeout_ms: asked.progress_timeout_ms,
                 window_bytes: asked.window_bytes,
             },
         )

@@ -24,6 +24,8 @@ const POOL_BYTES: RangeInclusive<u64> = FOUR_RECORDS + (1 << 20)..=1 << 40;
 const WINDOW_BYTES: RangeInclusive<u64> = FOUR_RECORDS..=1 << 40;
 const HEARTBEAT_MS: RangeInclusive<u64> = 10..=60_000;
 const PEER_TIMEOUT_MS: RangeInclusive<u64> = 20..=600_000;
+/// 0: never.
+const PROGRESS_TIMEOUT_MS: RangeInclusive<u64> = 0..=86_400_000;
 /// Longest secret in bytes, as the specification says.
 const SECRET_BYTES: RangeInclusive<u64> = 1..=256;
 
@@ -39,6 +41,8 @@ pub(super) const DEFAULT_GROUP: Group = Group {
 pub(super) const DEFAULT_HEARTBEAT_MS: u32 = 1000;
 /// Default of a link.
 pub(super) const DEFAULT_PEER_TIMEOUT_MS: u32 = 5000;
+/// Default of a link.
+pub(super) const DEFAULT_PROGRESS_TIMEOUT_MS: u32 = 30_000;
 
 /// Settings of a group.
 #[derive(Clone, Copy)]
@@ -56,6 +60,7 @@ pub(super) struct Link {
     pub(super) mode: Option<Mode>,
     pub(super) heartbeat_ms: Option<u32>,
     pub(super) peer_timeout_ms: Option<u32>,
+    pub(super) progress_timeout_ms: Option<u32>,
     pub(super) window_bytes: Option<u64>,
 }
 
@@ -121,6 +126,12 @@ pub(super) fn link(attrs: &Attrs<'_>, name: &str, pool: u64) -> Result<Link, Ref
         mode,
         heartbeat_ms: n(l::HEARTBEAT_MS, "heartbeat in ms", HEARTBEAT_MS)?.map(ms),
         peer_timeout_ms: n(l::PEER_TIMEOUT_MS, "peer timeout in ms", PEER_TIMEOUT_MS)?.map(ms),
+        progress_timeout_ms: n(
+            l::PROGRESS_TIMEOUT_MS,
+            "progress timeout in ms",
+            PROGRESS_TIMEOUT_MS,
+        )?
+        .map(ms),
         window_bytes: window,
     })
 }

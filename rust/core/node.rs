@@ -25,6 +25,7 @@ pub mod apply;
 pub mod behind;
 pub mod checkpoint;
 pub mod durable;
+pub mod inbound;
 pub mod links;
 pub mod log;
 pub mod release;
@@ -155,6 +156,8 @@ pub struct Node<M: Memory> {
     role: Role,
     peer_commit: Seq,
     quiesce: Option<Seq>,
+    /// Which session brings records.
+    inbound: inbound::Ownership,
     /// Records up to here come from this host's own log and are loaded, not admitted.
     recovered: Seq,
 }
@@ -193,6 +196,7 @@ impl<M: Memory> Node<M> {
             role: start.role,
             peer_commit: Seq::NONE,
             quiesce: None,
+            inbound: inbound::Ownership::default(),
             recovered: start.head,
         }
     }

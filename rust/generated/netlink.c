@@ -48,7 +48,7 @@ static const struct nla_policy dm_replicate_group_set_nl_policy[DM_REPLICATE_A_G
 };
 
 /* DM_REPLICATE_CMD_LINK_ADD - do */
-static const struct nla_policy dm_replicate_link_add_nl_policy[DM_REPLICATE_A_LINK_WINDOW_BYTES + 1] = {
+static const struct nla_policy dm_replicate_link_add_nl_policy[DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS + 1] = {
 	[DM_REPLICATE_A_LINK_GROUP] = { .type = NLA_NUL_STRING, .len = DM_REPLICATE_NAME_MAX, },
 	[DM_REPLICATE_A_LINK_NAME] = { .type = NLA_NUL_STRING, .len = DM_REPLICATE_NAME_MAX, },
 	[DM_REPLICATE_A_LINK_LOCAL] = { .type = NLA_NUL_STRING, .len = DM_REPLICATE_ADDR_MAX, },
@@ -58,6 +58,7 @@ static const struct nla_policy dm_replicate_link_add_nl_policy[DM_REPLICATE_A_LI
 	[DM_REPLICATE_A_LINK_ON_LOG_FULL] = NLA_POLICY_MAX(NLA_U32, 3),
 	[DM_REPLICATE_A_LINK_HEARTBEAT_MS] = { .type = NLA_U32, },
 	[DM_REPLICATE_A_LINK_PEER_TIMEOUT_MS] = { .type = NLA_U32, },
+	[DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS] = { .type = NLA_U32, },
 	[DM_REPLICATE_A_LINK_WINDOW_BYTES] = { .type = NLA_UINT, },
 };
 
@@ -68,7 +69,7 @@ static const struct nla_policy dm_replicate_link_del_nl_policy[DM_REPLICATE_A_LI
 };
 
 /* DM_REPLICATE_CMD_LINK_SET - do */
-static const struct nla_policy dm_replicate_link_set_nl_policy[DM_REPLICATE_A_LINK_WINDOW_BYTES + 1] = {
+static const struct nla_policy dm_replicate_link_set_nl_policy[DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS + 1] = {
 	[DM_REPLICATE_A_LINK_GROUP] = { .type = NLA_NUL_STRING, .len = DM_REPLICATE_NAME_MAX, },
 	[DM_REPLICATE_A_LINK_NAME] = { .type = NLA_NUL_STRING, .len = DM_REPLICATE_NAME_MAX, },
 	[DM_REPLICATE_A_LINK_MODE] = NLA_POLICY_MAX(NLA_U32, 3),
@@ -76,6 +77,7 @@ static const struct nla_policy dm_replicate_link_set_nl_policy[DM_REPLICATE_A_LI
 	[DM_REPLICATE_A_LINK_ON_LOG_FULL] = NLA_POLICY_MAX(NLA_U32, 3),
 	[DM_REPLICATE_A_LINK_HEARTBEAT_MS] = { .type = NLA_U32, },
 	[DM_REPLICATE_A_LINK_PEER_TIMEOUT_MS] = { .type = NLA_U32, },
+	[DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS] = { .type = NLA_U32, },
 	[DM_REPLICATE_A_LINK_WINDOW_BYTES] = { .type = NLA_UINT, },
 };
 
@@ -144,7 +146,7 @@ static const struct genl_split_ops dm_replicate_nl_ops[] = {
 		.cmd		= DM_REPLICATE_CMD_LINK_ADD,
 		.doit		= dm_replicate_nl_link_add_doit,
 		.policy		= dm_replicate_link_add_nl_policy,
-		.maxattr	= DM_REPLICATE_A_LINK_WINDOW_BYTES,
+		.maxattr	= DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS,
 		.flags		= GENL_ADMIN_PERM | GENL_CMD_CAP_DO,
 	},
 	{
@@ -158,7 +160,7 @@ static const struct genl_split_ops dm_replicate_nl_ops[] = {
 		.cmd		= DM_REPLICATE_CMD_LINK_SET,
 		.doit		= dm_replicate_nl_link_set_doit,
 		.policy		= dm_replicate_link_set_nl_policy,
-		.maxattr	= DM_REPLICATE_A_LINK_WINDOW_BYTES,
+		.maxattr	= DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS,
 		.flags		= GENL_ADMIN_PERM | GENL_CMD_CAP_DO,
 	},
 	{

@@ -368,6 +368,8 @@ pub enum Reason {
     PeerRefused = 32,
     /// One copy of the log device's superblock cannot be written.
     SrlDegraded = 33,
+    /// The peer answers, but acknowledged nothing for too long while records waited for it.
+    NoProgress = 34,
 }
 impl Reason {
     /// Returns the entry with a number.
@@ -407,6 +409,7 @@ impl Reason {
             31 => Some(Self::Stopping),
             32 => Some(Self::PeerRefused),
             33 => Some(Self::SrlDegraded),
+            34 => Some(Self::NoProgress),
             _ => None,
         }
     }
@@ -447,6 +450,7 @@ pub const REASON: &[&str] = &[
     "stopping",
     "peer-refused",
     "srl-degraded",
+    "no-progress",
 ];
 /// How to make the peer equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -810,6 +814,8 @@ pub mod a_link {
     /// Wall-clock time of the last message from the peer.
     pub const CONTACT_NS: u16 = 29;
     pub const STATS: u16 = 30;
+    /// A peer that owes acknowledgements and moves none for so long loses its session; 0 is never.
+    pub const PROGRESS_TIMEOUT_MS: u16 = 31;
     pub const NAMES: &[&str] = &[
         "group",
         "name",
@@ -841,6 +847,7 @@ pub mod a_link {
         "sync-total-bytes",
         "contact-ns",
         "stats",
+        "progress-timeout-ms",
     ];
 }
 /// Counters of a group since it was added.

@@ -48,6 +48,7 @@ impl Group {
             text.as_str(),
         );
         self.log_wake.notify();
+        self.wake_links();
     }
 
     /// Makes what was written to a volume's data device durable. `false`: it failed, and the volume with it. May

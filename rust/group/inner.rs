@@ -13,10 +13,14 @@ use crate::{
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    node::window::Placed,
-    node::{links::LinkId, Full, Role},
+    node::{
+        inbound::{Inbound, Refused},
+        links::LinkId,
+        window::Placed,
+        Full, Role,
+    },
     session::sender,
-    units::{Bytes, Op, Range, Record, Sector, Seq, VolumeId},
+    units::{Bytes, EpochId, Op, Range, Record, Sector, Seq, VolumeId},
 };
 use replicate_linux::{
     clock,
@@ -338,14 +342,20 @@ impl Inner {
         }
     }
 
-    /// A record arrives from the wire with its payload.
-    pub(crate) fn receive(&mut self, record: Record, payload: Option<Arc<PageBuf>>) -> Placed {
-        let placed = self.node.receive(record);
+    /// A record of `epoch` arrives from `owner` with its payload.
+    pub(crate) fn receive(
+        &mut self,
+        owner: &Inbound,
+        epoch: EpochId,
+        record: Record,
+        payload: Option<Arc<PageBuf>>,
+    ) -> Result<Placed, Refused> {
+        let placed = self.node.receive(owner, &self.epochs, epoch, record)?;
         if matches!(placed, Placed::InOrder | Placed::Early) {
             self.keep(record.seq, payload);
             self.uncommitted(Bytes(u64::from(record.payload_bytes())));
         }
-        placed
+        Ok(placed)
     }
 
     /// Drops from memory what nobody needs there; `keep_from`: lowest seq that senders still want.

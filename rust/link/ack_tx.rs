@@ -19,14 +19,17 @@ impl Worker {
     pub(super) fn report(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let (acks, durable, syncing, head) = {
             let inner = self.group.inner.lock();
-            let e = &inner.node;
+            let node = &inner.node;
+            // Under the order lock, and for the owner only: nothing is acknowledged after a revocation or a failure.
+            let acks = node.acks_for(&s.owner);
             (
-                e.acks(),
-                e.copies.durable_item(),
-                e.copies.is_syncing(),
-                e.head(),
+                acks,
+                node.copies.durable_item(),
+                node.copies.is_syncing(),
+                node.head(),
             )
         };
+        let acks = acks.map_err(|r| self.refused(r))?;
         self.grow_credit(s);
         if let Some((from, to)) = s.resend.take() {
             let e = self.secondary_envelope(s);

@@ -6,9 +6,14 @@
 //! under the new lineage for its end, and memory is cut. *Beginning anew* (a sync, or declared equality):
 //! one superblock write makes lineage, position, empty log and `inconsistent` durable together.
 //!
-//! The applier stands still and the log is idle meanwhile. On refusal nothing was changed.
+//! Before any of it the session that brought records until now is revoked and has ended
+//! (`replicate_core::node::inbound` has the order and the trace). The applier stands still and the log is idle
+//! meanwhile. On refusal nothing was changed on disk.
 
-use super::error::{self, SessionError};
+use super::{
+    error::{self, SessionError},
+    Link,
+};
 use crate::{
     event::{self, Code as Event, Severity},
     group::{
@@ -28,20 +33,28 @@ use replicate_core::{
     },
     node::{
         durable::adopt::{self as durable, AdoptError, History, Restart},
+        inbound::{Inbound, NoAdoption, Stated},
+        secondary::{BadTerms, Terms},
         Log,
     },
-    session::meet::{self, VolumeFault, Why},
+    session::{
+        meet::{self, Succession, VolumeFault, Why},
+        SessionId,
+    },
     units::{Bytes, Seq},
     wire::{Code, Start, Welcome},
 };
 use replicate_linux::{clock, kthread::should_stop};
 
+/// How long the session of a former primary may take to end: its thread waits for nothing but its own connection.
+const LEAVE_NS: u64 = 30_000_000_000;
 /// How long the log may take to write what it was given before.
 const DRAIN_NS: u64 = 30_000_000_000;
 
 /// What the session needs of the welcome.
 pub(super) struct Adopted {
-    pub(super) session: u64,
+    /// The session's right to bring records.
+    pub(super) owner: Inbound,
     pub(super) resume: Seq,
     /// The primary's newest record.
     pub(super) head: Seq,
@@ -50,9 +63,28 @@ pub(super) struct Adopted {
     pub(super) volumes: KVec<Volume>,
 }
 
-/// Takes a welcome. Sleeps; no lock may be held.
-pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, SessionError> {
+/// An adoption under way on a link; ends when it is dropped.
+struct Adoption<'a> {
+    group: &'a Group,
+    link: &'a Link,
+}
+
+impl Drop for Adoption<'_> {
+    fn drop(&mut self) {
+        self.group.inner.lock().node.adoption_failed(self.link.id);
+    }
+}
+
+/// Takes a welcome that answers what this host `stated`. Sleeps; no lock may be held.
+pub(super) fn welcome(
+    group: &Group,
+    link: &Link,
+    stated: Stated,
+    w: &Welcome<'_>,
+) -> Result<Adopted, SessionError> {
     let h = &w.head;
+    let session =
+        SessionId::from_wire(h.session).ok_or_else(|| nonsense("a welcome without a session"))?;
     let uuid = group.identity().uuid;
     if !uuid.is_none() && uuid != h.group {
         return Err(SessionError::refused(
@@ -65,12 +97,20 @@ pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Session
     if h.fork.seq > h.head.seq || h.resume > h.fork.seq.next() {
         return Err(nonsense("a welcome that resumes above the fork"));
     }
+    let (adoption, succession) = take_up(group, link, stated, w)?;
     drain(group)?;
     let still = group.pause_applier();
     match h.start {
         Start::SyncBegins | Start::AssumeClean => begin_anew(group, w)?,
-        Start::Resume | Start::SyncGoesOn => resume(group, w)?,
+        Start::Resume | Start::SyncGoesOn => resume(group, w, succession)?,
     }
+    let owner = group
+        .inner
+        .lock()
+        .node
+        .session_began(link.id, session)
+        .ok_or_else(|| met_again("this host changed its role"))?;
+    drop(adoption);
     group.drop_copies();
     drop(still);
     group
@@ -80,7 +120,7 @@ pub(super) fn welcome(group: &Group, w: &Welcome<'_>) -> Result<Adopted, Session
     group.apply_wake.notify();
     let sync = group.inner.lock().node.copies.is_syncing();
     Ok(Adopted {
-        session: h.session,
+        owner,
         resume: h.resume,
         head: h.head.seq,
         sync,
@@ -94,6 +134,88 @@ fn nonsense(what: &'static str) -> SessionError {
         Code::Protocol,
         format_args!("connection dropped: {what}"),
     )
+}
+
+/// What this host has is not what it stated any more: not an error of either side.
+fn met_again(why: &'static str) -> SessionError {
+    SessionError::closed(
+        Reason::Reset,
+        Code::NotReady,
+        format_args!("{why} while the hosts were meeting; they meet again"),
+    )
+}
+
+/// What a welcome that goes on with this host's history says.
+fn terms(w: &Welcome<'_>, succession: Succession) -> Terms {
+    Terms {
+        fork: w.head.fork.seq,
+        fork_chain: w.head.fork_chain,
+        resume: w.head.resume,
+        sync: w.head.start.is_sync(),
+        succession,
+    }
+}
+
+fn bad_terms(bad: BadTerms) -> SessionError {
+    match bad {
+        BadTerms::SyncEnded => met_again("the synchronisation ended"),
+        BadTerms::Histories(why) => error::verdict(why, false),
+        BadTerms::LeavesOut => nonsense("a welcome that leaves out records"),
+    }
+}
+
+/// Makes sure that the welcome may be taken, and that its session will be the only one that brings records: the one
+/// that did so until now has ended when this returns.
+#[inline(never)]
+fn take_up<'a>(
+    group: &'a Group,
+    link: &'a Link,
+    stated: Stated,
+    w: &Welcome<'_>,
+) -> Result<(Adoption<'a>, Succession), SessionError> {
+    let begins = matches!(w.head.start, Start::SyncBegins | Start::AssumeClean);
+    let succession = group
+        .srl
+        .read(|sb| meet::may_adopt(&sb.lineage(), &w.lineage, begins))
+        .map_err(|_| SessionError::no_memory())?
+        .map_err(|why| error::verdict(why, false))?;
+    let begun = {
+        let mut inner = group.inner.lock();
+        let terms = if begins {
+            Ok(())
+        } else {
+            inner.node.check_terms(&terms(w, succession))
+        };
+        // The lineage above is the one that was stated, or this fails.
+        terms.map(|()| inner.node.adoption_begins(link.id, stated, succession))
+    };
+    let former = begun.map_err(bad_terms)?.map_err(|no| match no {
+        NoAdoption::Role => met_again("this host changed its role"),
+        NoAdoption::Stale => met_again("another primary was taken up"),
+        NoAdoption::Failed => SessionError::closed(
+            Reason::LogFailed,
+            Code::Failed,
+            format_args!("the secondary has failed, see its status there"),
+        ),
+        NoAdoption::Followed(_) => SessionError::closed(
+            Reason::Reset,
+            Code::Busy,
+            format_args!("the secondary follows this primary by another link already"),
+        ),
+    })?;
+    let adoption = Adoption { group, link };
+    if former.is_some() {
+        group.wake_links();
+        let start = clock::monotonic_ns();
+        let ended = || group.inner.lock().node.may_adopt();
+        while !ended() {
+            if should_stop() || clock::monotonic_ns().saturating_sub(start) > LEAVE_NS {
+                return Err(met_again("the session with the former primary did not end"));
+            }
+            group.moved.wait_until(100, ended);
+        }
+    }
+    Ok((adoption, succession))
 }
 
 /// Whether the primary's volumes are all here, and fit.
@@ -184,38 +306,19 @@ fn drain(group: &Group) -> Result<(), SessionError> {
 
 /// The same history goes on.
 #[inline(never)]
-fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
-    let h = &w.head;
-    let fork = h.fork.seq;
-    let (rescan, commit) = {
+fn resume(group: &Group, w: &Welcome<'_>, succession: Succession) -> Result<(), SessionError> {
+    let fork = w.head.fork.seq;
+    let (checked, rescan, commit) = {
         let inner = group.inner.lock();
-        let e = &inner.node;
-        if !e.welcome_fits(h.start.is_sync()) {
-            drop(inner);
-            return Err(SessionError::closed(
-                Reason::Reset,
-                Code::NotReady,
-                format_args!(
-                    "the synchronisation ended while the hosts were meeting; they meet again"
-                ),
-            ));
-        }
-        if let Err(why) = meet::may_truncate(e.applied_bound(), fork) {
-            drop(inner);
-            return Err(error::verdict(why, false));
-        }
-        if let (Some(mine), Some(theirs)) = (e.window.chain_at(fork), h.fork_chain) {
-            if mine != theirs {
-                drop(inner);
-                return Err(error::verdict(Why::ChainDiffers, false));
-            }
-        }
-        if e.head().min(fork) < h.resume.prev() {
-            drop(inner);
-            return Err(nonsense("a welcome that leaves out records"));
-        }
-        (e.must_rescan(fork), e.adopted_commit(fork))
+        let node = &inner.node;
+        // Again: more may have been applied until the applier stood still.
+        (
+            node.check_terms(&terms(w, succession)),
+            node.must_rescan(fork),
+            node.adopted_commit(fork),
+        )
     };
+    checked.map_err(bad_terms)?;
     let table = update(group, w, |sb, history| {
         durable::resume(sb, history, w.volumes.iter(), commit)
     })?;
@@ -228,7 +331,6 @@ fn resume(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     inner.epochs = table;
     let cut = inner.node.truncate(fork, place);
     inner.forget_orphaned();
-    inner.node.session_began();
     drop(inner);
     if cut {
         Ok(())
@@ -314,7 +416,6 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     inner.sync_cursor = None;
     inner.node.restart_at(start.seq, chain, sync);
     inner.forget_orphaned();
-    inner.node.session_began();
     drop(inner);
     group.identity.lock().replica = if sync {
         Replica::Inconsistent

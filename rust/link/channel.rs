@@ -12,6 +12,7 @@ use crate::srl::zeroed;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     group::Role,
+    session::SessionId,
     wire::{
         Decoder, Header, Incoming, Message, WireError, DATA_MESSAGE_HEAD_BYTES, HEADER_BYTES,
         MAX_CONTROL,
@@ -113,7 +114,7 @@ impl Inbox {
     }
 
     /// The session has begun.
-    pub(crate) fn begin_session(&mut self, session: u64) {
+    pub(crate) fn begin_session(&mut self, session: SessionId) {
         self.decoder.set_session(session);
     }
 

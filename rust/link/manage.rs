@@ -43,6 +43,7 @@ pub(crate) struct Change {
     pub(crate) mode: Option<Mode>,
     pub(crate) heartbeat_ms: Option<u32>,
     pub(crate) peer_timeout_ms: Option<u32>,
+    pub(crate) progress_timeout_ms: Option<u32>,
     pub(crate) window_bytes: Option<u64>,
 }
 
@@ -121,6 +122,7 @@ impl Link {
                 settings: Settings {
                     heartbeat_ms: Atomic::new(c.heartbeat_ms),
                     peer_timeout_ms: Atomic::new(c.peer_timeout_ms),
+                    progress_timeout_ms: Atomic::new(c.progress_timeout_ms),
                     window_bytes: Atomic::new(c.window_bytes.unwrap_or(0)),
                 },
                 stats: Stats::default(),
@@ -239,6 +241,9 @@ impl Link {
         }
         if let Some(ms) = c.peer_timeout_ms {
             self.settings.peer_timeout_ms.store(ms, Relaxed);
+        }
+        if let Some(ms) = c.progress_timeout_ms {
+            self.settings.progress_timeout_ms.store(ms, Relaxed);
         }
         if let Some(bytes) = c.window_bytes {
             self.settings.window_bytes.store(bytes, Relaxed);

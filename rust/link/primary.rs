@@ -31,7 +31,7 @@ use replicate_core::{
     session::{
         meet::{self, Peer, Primary, Rival, Verdict, VolumeFault, Why},
         sender::Sender,
-        state,
+        state, SessionId,
     },
     units::{Chain, GroupUuid, HostId, Position, Seq},
     wire::{self, Code, Message, Start, State, WelcomeHead, WireError},
@@ -191,8 +191,7 @@ impl Worker {
         };
         self.pin(&decision)?;
         let session = loop {
-            let id = random::u64();
-            if id != 0 {
+            if let Some(id) = SessionId::from_wire(random::u64()) {
                 break id;
             }
         };
@@ -260,12 +259,12 @@ impl Worker {
         &mut self,
         facts: &SuperblockInfo,
         d: &Decision,
-        session: u64,
+        session: SessionId,
     ) -> Result<(), SessionError> {
         let envelope = self.envelope();
         let head = WelcomeHead {
             features: 0,
-            session,
+            session: SessionId::to_wire(Some(session)),
             group: facts.uuid,
             group_name: facts.name,
             resume: d.resume,

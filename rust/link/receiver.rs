@@ -19,13 +19,18 @@ use kernel::{
 };
 use replicate_core::{
     group::Volume,
-    node::window::Placed,
-    node::{resync::Copy, secondary::Acks, Log},
+    node::{
+        inbound::{Inbound, Refused},
+        resync::Copy,
+        secondary::Acks,
+        window::Placed,
+        Log,
+    },
     session::{
         credit::Granted,
         gap::{Ask, Gap},
     },
-    units::{Op, Range, Record, Seq, SECTOR_BYTES},
+    units::{EpochId, Op, Range, Record, Seq, SECTOR_BYTES},
     wire::{
         header::{FLAG_IN_SYNC, FLAG_STABLE},
         Code, Header, Message, RegionCopy,
@@ -42,7 +47,8 @@ const STUCK_NS: u64 = 60_000_000_000;
 
 #[derive(Clone, Copy)]
 enum What {
-    Record(Record),
+    /// A record, and the epoch that its message named.
+    Record(Record, EpochId),
     Copy(RegionCopy),
 }
 
@@ -59,6 +65,8 @@ struct Pending {
 
 /// What a secondary keeps of its session.
 pub(super) struct Session {
+    /// The right to bring records.
+    pub(super) owner: Inbound,
     volumes: KVec<Volume>,
     pending: Option<Pending>,
     pub(super) granted: Granted,
@@ -96,8 +104,14 @@ struct RxBatch {
 }
 
 impl Session {
-    pub(super) fn new(volumes: KVec<Volume>, resume: Seq, peer_head: Seq) -> Session {
+    pub(super) fn new(
+        owner: Inbound,
+        volumes: KVec<Volume>,
+        resume: Seq,
+        peer_head: Seq,
+    ) -> Session {
         Session {
+            owner,
             volumes,
             pending: None,
             granted: Granted::default(),
@@ -139,6 +153,7 @@ impl Worker {
     fn receive_all(&mut self, s: &mut Session) -> Result<Infallible, SessionError> {
         loop {
             self.interrupted()?;
+            self.check_health()?;
             if self.link.has_incoming() {
                 return Err(SessionError::lost(
                     Reason::Reset,
@@ -209,7 +224,7 @@ impl Worker {
                 if r.op != Op::Marker && !s.knows(&r.range) {
                     return Err(nonsense("a record beyond the volumes of the group"));
                 }
-                What::Record(r)
+                What::Record(r, h.envelope.position.epoch)
             }
             Message::RegionCopy(c) => {
                 if !s.knows(&c.range) || c.item != s.last_item.saturating_add(1) {
@@ -235,7 +250,13 @@ impl Worker {
                     return Err(nonsense("the end of a synchronisation with copies missing"));
                 }
                 s.items = Some(items);
-                self.group.inner.lock().node.sync_end_told(end, items);
+                let told = self
+                    .group
+                    .inner
+                    .lock()
+                    .node
+                    .sync_end_told(&s.owner, end, items);
+                told.map_err(|r| self.refused(r))?;
                 self.group.apply_wake.notify();
                 return Ok(());
             }
@@ -292,13 +313,13 @@ impl Worker {
             p.whole = Some(Arc::new(buf, GFP_KERNEL).map_err(|_| SessionError::no_memory())?);
         }
         let done = match p.what {
-            What::Record(r) => {
+            What::Record(r, epoch) => {
                 s.highest = s.highest.max(r.seq);
                 batch.records = true;
-                self.place(&r, &p)
+                self.place(&s.owner, &r, epoch, &p)?
             }
             What::Copy(c) => {
-                self.place_copy(&c, &p)?;
+                self.place_copy(&s.owner, &c, &p)?;
                 s.last_item = c.item;
                 batch.copies = true;
                 if let Some(job) = &mut self.link.view.lock().sync {
@@ -331,7 +352,7 @@ impl Worker {
     fn corrupt(&self, s: &mut Session, p: &Pending) -> Result<(), SessionError> {
         self.link.stats.crc_errors.add(1);
         match p.what {
-            What::Record(r) => {
+            What::Record(r, _) => {
                 s.dropped = s.dropped.max(r.seq);
                 let text = Text::new(
                     format_args!(
@@ -361,15 +382,42 @@ impl Worker {
     }
 
     /// `false`: there is no room now.
-    fn place(&self, r: &Record, p: &Pending) -> bool {
-        let mut inner = self.group.inner.lock();
-        match inner.receive(*r, p.whole.clone()) {
-            Placed::InOrder | Placed::Early | Placed::Duplicate => true,
-            Placed::Beyond => {
-                drop(inner);
+    fn place(
+        &self,
+        owner: &Inbound,
+        r: &Record,
+        epoch: EpochId,
+        p: &Pending,
+    ) -> Result<bool, SessionError> {
+        let placed = self
+            .group
+            .inner
+            .lock()
+            .receive(owner, epoch, *r, p.whole.clone());
+        match placed {
+            Ok(Placed::InOrder | Placed::Early | Placed::Duplicate) => Ok(true),
+            Ok(Placed::Beyond) => {
                 self.short_of_room();
-                false
+                Ok(false)
             }
+            Err(refused) => Err(self.refused(refused)),
+        }
+    }
+
+    /// Why this host takes and acknowledges nothing more in this session.
+    pub(super) fn refused(&self, refused: Refused) -> SessionError {
+        match refused {
+            Refused::NotOwner => SessionError::closed(
+                Reason::Takeover,
+                Code::TakeOver,
+                format_args!("another primary took over, this secondary follows it"),
+            ),
+            Refused::Failed => self.failed(),
+            Refused::OtherEpoch => SessionError::refused(
+                Reason::Forked,
+                Code::Forked,
+                format_args!("a record came of an epoch that is not in this secondary's history"),
+            ),
         }
     }
 
@@ -380,7 +428,7 @@ impl Worker {
         self.group.apply_wake.notify();
     }
 
-    fn place_copy(&self, c: &RegionCopy, p: &Pending) -> Result<(), SessionError> {
+    fn place_copy(&self, owner: &Inbound, c: &RegionCopy, p: &Pending) -> Result<(), SessionError> {
         if !self.group.put_copy(c.item, p.whole.clone()) {
             return Err(nonsense("more region copies at once than were allowed"));
         }
@@ -389,10 +437,11 @@ impl Worker {
             after: c.after,
             range: c.range,
         };
-        if self.group.inner.lock().node.copy_arrived(copy) {
-            Ok(())
-        } else {
-            Err(nonsense("a region copy that has no place in the stream"))
+        let taken = self.group.inner.lock().node.copy_arrived(owner, copy);
+        match taken {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(nonsense("a region copy that has no place in the stream")),
+            Err(refused) => Err(self.refused(refused)),
         }
     }
 
@@ -402,10 +451,12 @@ impl Worker {
         let (head, moved, ringless) = {
             let mut inner = self.group.inner.lock();
             let before = inner.node.peer_commit();
-            inner.node.set_peer_commit(s.commit);
+            let told = inner.node.set_peer_commit(&s.owner, s.commit);
             let ringless = matches!(inner.node.log, Log::NoRing(_));
-            (inner.node.head(), s.commit > before, ringless)
+            let moved = told.map(|()| s.commit > before);
+            (inner.node.head(), moved, ringless)
         };
+        let moved = moved.map_err(|r| self.refused(r))?;
         if batch.records && !ringless {
             // Not here: the log's device may be stuck, and this thread must go on talking.
             self.group.log_wake.notify();
@@ -440,7 +491,7 @@ impl Worker {
 impl Pending {
     fn crc(&self) -> u32 {
         match self.what {
-            What::Record(r) => r.payload_crc,
+            What::Record(r, _) => r.payload_crc,
             What::Copy(c) => c.payload_crc,
         }
     }

@@ -11,7 +11,11 @@ use super::{
     receiver::Session,
     worker::Worker,
 };
-use crate::{group::inner::Phase, reason::Reason};
+use crate::{
+    group::inner::{Attached, Phase},
+    reason::Reason,
+    volume::State as VolumeState,
+};
 use core::convert::Infallible;
 use kernel::prelude::*;
 use replicate_core::{
@@ -44,18 +48,12 @@ impl Worker {
         self.open(&incoming.stream)?;
         self.framed(&incoming.stream, Role::Primary);
         self.set_peer(incoming.host);
-        let phase = self.group.inner.lock().phase;
-        if phase != Phase::Active {
-            return Err(SessionError::closed(
-                Reason::LogFailed,
-                wire::Code::NotReady,
-                format_args!("the secondary's group is not running normally, see its status there"),
-            ));
-        }
+        self.check_health()?;
+        let stated = self.group.inner.lock().node.stated();
         self.send_state()?;
         let header = self.recv()?;
         let adopted = match self.rx.message(&header).map_err(SessionError::wire)? {
-            Message::Welcome(w) => adopt::welcome(&self.group, &w)?,
+            Message::Welcome(w) => adopt::welcome(&self.group, &self.link, stated, &w)?,
             Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
             Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
@@ -63,12 +61,53 @@ impl Worker {
         self.begin(adopted)
     }
 
+    /// Whether this host can keep what it would acknowledge. May sleep.
+    pub(super) fn check_health(&self) -> Result<(), SessionError> {
+        let (phase, failed) = {
+            let inner = self.group.inner.lock();
+            let volume = |a: &Attached| a.volume.state() == VolumeState::Failed;
+            let failed = inner.node.has_failed() || inner.attached.iter().any(volume);
+            (inner.phase, failed)
+        };
+        if failed || phase == Phase::Failed {
+            return Err(self.failed());
+        }
+        if phase != Phase::Active {
+            return Err(SessionError::closed(
+                Reason::Stopping,
+                wire::Code::NotReady,
+                format_args!("the secondary's group is not running normally, see its status there"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The session ends because this host's log, superblock or volume failed: it acknowledges nothing more. May sleep.
+    pub(super) fn failed(&self) -> SessionError {
+        let status = self.group.status.lock();
+        let why = status.text.as_ref().and_then(|t| t.to_str().ok());
+        let reason = match status.reason {
+            Reason::DataFailed => Reason::DataFailed,
+            _ => Reason::LogFailed,
+        };
+        SessionError::closed(
+            reason,
+            wire::Code::Failed,
+            format_args!(
+                "the secondary has failed: {}",
+                why.unwrap_or("see its status there")
+            ),
+        )
+    }
+
     /// The welcome is durable here: answers, and runs the session.
     #[inline(never)]
     fn begin(&mut self, adopted: Adopted) -> Result<Infallible, SessionError> {
-        self.begin_session(adopted.session)?;
-        let mut session = Session::new(adopted.volumes, adopted.resume, adopted.head);
-        let acks = self.group.inner.lock().node.acks();
+        self.begin_session(adopted.owner.session())?;
+        let acks = self.group.inner.lock().node.acks_for(&adopted.owner);
+        let acks = acks.map_err(|r| self.refused(r))?;
+        let mut session =
+            Session::new(adopted.owner, adopted.volumes, adopted.resume, adopted.head);
         let envelope = self.secondary_envelope(&mut session);
         let progress = Progress {
             received: acks.received,

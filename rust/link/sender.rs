@@ -14,13 +14,18 @@ use super::{
 };
 use crate::{group::inner::Inner, reason::Reason};
 use core::convert::Infallible;
-use kernel::{prelude::*, sync::Arc};
+use kernel::{
+    prelude::*,
+    sync::{atomic::Relaxed, Arc},
+};
 use replicate_core::{
     group::{Mode, SyncKind, Volume},
     node::links::LinkId,
     session::{
-        resync::CopyItem,
+        progress::{Check, Given, Progress, Reached},
+        resync::{Copies, CopyItem},
         sender::{Send, Sender},
+        SessionId,
     },
     units::{Position, Seq, SECTOR_BYTES},
     wire::{
@@ -29,7 +34,7 @@ use replicate_core::{
         Code, Envelope, Message, RegionCopy, SyncStart, WireError,
     },
 };
-use replicate_linux::{clock, pages::PageBuf};
+use replicate_linux::{clock, event::FOREVER, pages::PageBuf};
 use zerocopy::little_endian::U16;
 
 /// How long to wait for memory, or for a device, before looking again.
@@ -55,6 +60,8 @@ pub(super) struct Session {
     /// What the peer was told of who waits for it, as flags.
     told: u8,
     started: bool,
+    /// Whether the peer does anything.
+    progress: Progress,
 }
 
 /// What became of an attempt to fill the outbox.
@@ -79,6 +86,7 @@ impl Session {
             was_level: false,
             told: 0,
             started: false,
+            progress: Progress::default(),
         }
     }
 }
@@ -105,6 +113,7 @@ impl Worker {
                 continue;
             }
             let (due, mut wait) = self.check_timers()?;
+            wait = wait.min(self.check_progress(s)?);
             if due && self.tx.is_empty() {
                 self.heartbeat(s)?;
                 continue;
@@ -116,9 +125,55 @@ impl Worker {
         }
     }
 
+    /// Ends the session of a peer that answers and does nothing. Returns how long, in ms, the thread may wait before
+    /// it looks again.
+    #[inline(never)]
+    fn check_progress(&self, s: &mut Session) -> Result<u32, SessionError> {
+        let limit = self.link.settings.progress_timeout_ms.load(Relaxed);
+        let now_ms = clock::monotonic_ns() / 1_000_000;
+        let copies = s.sender.copies.as_ref();
+        let (outstanding, copied) = (
+            copies.is_some_and(Copies::is_outstanding),
+            copies.map(Copies::cursor),
+        );
+        let mut inner = self.group.inner.lock();
+        let node = &mut inner.node;
+        let position = node
+            .positions
+            .get(self.link.id)
+            .copied()
+            .unwrap_or_default();
+        let given = Given {
+            sent: s.sender.sent(),
+            commit: node.commit(),
+            mode: position.mode,
+            starved: s.sender.is_starved(node.head()),
+            copies: outstanding,
+        };
+        let reached = Reached {
+            received: position.received,
+            logged: position.logged,
+            applied: position.applied,
+            copied,
+        };
+        match s.progress.check(&given, reached, now_ms, u64::from(limit)) {
+            Check::Moves => Ok(FOREVER - 1),
+            Check::Owes(ms) => Ok(u32::try_from(ms).unwrap_or(FOREVER - 1).max(1)),
+            Check::Stuck => {
+                node.positions.stalled(self.link.id);
+                drop(inner);
+                Err(SessionError::closed(
+                    Reason::NoProgress,
+                    Code::Stopping,
+                    format_args!("the peer answers, but acknowledged nothing for {limit} ms although records wait for it; is its SRL or a data device stuck?"),
+                ))
+            }
+        }
+    }
+
     fn show_sent(&self, s: &Session) {
         let sent = s.sender.next_seq().prev();
-        self.link.sent.store(sent.0, kernel::sync::atomic::Relaxed);
+        self.link.sent.store(sent.0, Relaxed);
         let mut inner = self.group.inner.lock();
         if let Some(sender) = inner.senders.iter_mut().find(|s| s.id == self.link.id) {
             sender.sent = sent;
@@ -226,7 +281,7 @@ impl Worker {
         }
         let envelope = Envelope {
             flags,
-            session: self.session,
+            session: SessionId::to_wire(self.session),
             position: Position { epoch, seq },
             commit,
             time_ns: clock::wall_ns(),

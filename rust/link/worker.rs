@@ -29,7 +29,10 @@ use kernel::{
 use replicate_core::{
     group,
     node::Role,
-    session::state::{self, backoff_ms, State},
+    session::{
+        state::{self, backoff_ms, State},
+        SessionId,
+    },
     units::{Position, Seq},
     wire::{self, Code, Envelope, Header, Kind, Message},
 };
@@ -53,8 +56,8 @@ pub(crate) struct Worker {
     pub(crate) wake: Arc<Wake>,
     /// Reads the log back for a peer that is far behind; made when it is first needed.
     pub(crate) back: Option<ReadBack>,
-    /// The session; 0 without one.
-    pub(crate) session: u64,
+    /// The session, if one stands.
+    pub(crate) session: Option<SessionId>,
     attempts: u32,
 }
 
@@ -66,7 +69,7 @@ impl Worker {
             tx: Outbox::new()?,
             wake: link.wake.clone(),
             back: None,
-            session: 0,
+            session: None,
             attempts: 0,
             group,
             link,
@@ -147,8 +150,8 @@ impl Worker {
     }
 
     /// The session begins: from now on the group wakes this thread.
-    pub(crate) fn begin_session(&mut self, session: u64) -> Result<(), SessionError> {
-        self.session = session;
+    pub(crate) fn begin_session(&mut self, session: SessionId) -> Result<(), SessionError> {
+        self.session = Some(session);
         self.rx.begin_session(session);
         self.attempts = 0;
         let there = {
@@ -249,7 +252,7 @@ impl Worker {
         let inner = self.group.inner.lock();
         let head = inner.node.head();
         Envelope {
-            session: self.session,
+            session: SessionId::to_wire(self.session),
             position: Position {
                 epoch: inner.epochs.at(head).0,
                 seq: head,
@@ -295,7 +298,7 @@ impl Worker {
     fn teardown(&mut self, ended: SessionError) {
         self.send_goodbye(&ended);
         let proven = self.tx.stream.is_some();
-        let had_session = core::mem::take(&mut self.session) != 0;
+        let had_session = self.session.take().is_some();
         self.link.set_stream(None);
         if let Some(stream) = self.rx.stream.take() {
             stream.shutdown();
@@ -329,6 +332,7 @@ impl Worker {
         {
             let mut inner = self.group.inner.lock();
             inner.node.positions.disconnected(self.link.id);
+            inner.node.inbound_ended(self.link.id);
             inner.senders.retain(|s| s.id != self.link.id);
         }
         self.link.wants.store(u64::MAX, Relaxed);
@@ -356,7 +360,7 @@ impl Worker {
             ended.event,
             Some(state::Event::Refused | state::Event::Overflowed)
         );
-        let message = if refuses || self.session == 0 {
+        let message = if refuses || self.session.is_none() {
             Message::Refuse(words)
         } else {
             Message::Goodbye(words)

@@ -241,7 +241,84 @@ def scenario_removal_with_a_dead_link(lab):
     b.guest.sh("rmmod dm_replicate")
 
 
+def scenario_two_primaries_and_one_secondary(lab):
+    """Only the wire between a and b is cut, b takes over, and c has a link to each: c follows b, refuses a with the
+    reason, and holds not one byte of what a wrote since."""
+    p = pair.make(lab, count=3, modes=["received", "async"], link_options=FAST)
+    a, b, c = p.hosts
+    c.link_add("bc", b, "async", FAST)
+    b.link_add("bc", c, "async", FAST)
+    load.Load(a, seconds=1).finish()
+    p.same()
+    events = c.events()
+    lab.cut(a.guest, b.guest)
+    b.wait_link(LINK, "connecting", timeout=30)
+    b.takeover()
+    b.wait_active()
+    b.wait_link("bc", "streaming", "catching-up", timeout=60)
+    # Both go on writing, each to its own history.
+    both = [load.Load(a, seconds=3, seed=2), load.Load(b, seconds=3, seed=3)]
+    for writers in both:
+        writers.finish()
+    b.wait_drained("bc")
+    found = {host.name: host.sum() for host in p.hosts}
+    assert found["c"] == found["b"] != found["a"], f"c follows b, and does not hold what b wrote: {found}"
+    link = a.wait_link("dr2", "refused", timeout=60)
+    assert link["reason"] == "forked" and "forked" in link["reason_text"], link
+    assert not a.link("dr2").get("in_sync")
+    link = c.link("dr2")
+    assert link["state"] not in ("streaming", "catching-up", "syncing"), link
+    wait_event(events, link="dr2", text="another primary")
+    assert c.status()["replica_state"] == "consistent", c.status()
+    # a asks again and again; c stays with b, and follows it on.
+    load.Load(b, seconds=2, seed=4).finish()
+    b.wait_drained("bc")
+    assert c.sum() == b.sum()
+    assert c.link("bc")["state"] in ("streaming", "catching-up"), c.link("bc")
+
+
+def scenario_secondary_log_hangs_and_fails(lab):
+    """The secondary's log device stands still, then dies, while the link is in-sync and heartbeats go on: each time the
+    primary leaves in-sync with an event, its writers go on, and the status names why."""
+    guests = pair.boot(lab, srl=192 * MIB)
+    p = pair.Pair(guests, 1, mode="logged", link_options=FAST + " --progress-timeout 3s")
+    a, b = p.a, p.b
+    sectors = int(b.guest.sh("modprobe -a dm-mod; blockdev --getsz /dev/lab/srl"))
+    b.guest.sh(f'dmsetup create below --table "0 {sectors} linear /dev/lab/srl 0"')
+    b.srl = "/dev/mapper/below"
+    p.configure()
+    a.wait_in_sync()
+    events, theirs = a.events(), b.events()
+    writers = load.Load(a, seconds=300, writers=2, depth=2, options="--pause-us 20000")
+    writers.wait_acked(50)
+    b.guest.sh("dmsetup suspend --noflush below")
+    wait_event(events, code="left-sync", reason="no-progress")
+    writers.wait_acked(writers.acked() + 100)
+    assert not a.link().get("in_sync"), a.link()
+    b.guest.sh("dmsetup resume below")
+    a.wait_in_sync()
+    writers.wait_acked(writers.acked() + 50)
+    # A peer that is slow, but moves, and one that nobody writes to, are left alone.
+    count = len(seen(events, code="left-sync"))
+    writers.stop()
+    time.sleep(5)
+    assert a.link()["in_sync"] and len(seen(events, code="left-sync")) == count, a.link()
+
+    writers = load.Load(a, seconds=300, seed=2, writers=2, depth=2, options="--pause-us 20000")
+    writers.wait_acked(50)
+    b.guest.sh(f'dmsetup suspend --noflush below; dmsetup load below --table "0 {sectors} error"; dmsetup resume below')
+    wait_event(theirs, code="log-failed", severity="critical")
+    wait_event(events, code="left-sync", text="SRL")
+    writers.wait_acked(writers.acked() + 300)
+    link = a.wait("a reason", lambda s: "SRL" in s["links"][0].get("reason_text", ""))["links"][0]
+    assert not link.get("in_sync") and link["state"] not in ("streaming", "catching-up"), link
+    assert b.status()["state"] == "failed", b.status()
+    b.guest.fails("dmrepl takeover db", "not running normally|failed")
+    writers.stop()
+
+
 for _one in (scenario_link_cut_under_load, scenario_link_flaps_and_loses, scenario_killed_hosts_resume,
              scenario_primary_is_lost_and_returns, scenario_running_primary_meets_a_mistaken_takeover,
-             scenario_log_full, scenario_removal_with_a_dead_link):
+             scenario_log_full, scenario_removal_with_a_dead_link,
+             scenario_two_primaries_and_one_secondary, scenario_secondary_log_hangs_and_fails):
     _one.guests = 0

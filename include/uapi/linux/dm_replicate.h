@@ -228,6 +228,8 @@ enum dm_replicate_link_state {
  *   the peer's.
  * @DM_REPLICATE_REASON_SRL_DEGRADED: One copy of the log device's superblock
  *   cannot be written.
+ * @DM_REPLICATE_REASON_NO_PROGRESS: The peer answers, but acknowledged nothing
+ *   for too long while records waited for it.
  */
 enum dm_replicate_reason {
 	DM_REPLICATE_REASON_NONE,
@@ -264,6 +266,7 @@ enum dm_replicate_reason {
 	DM_REPLICATE_REASON_STOPPING,
 	DM_REPLICATE_REASON_PEER_REFUSED,
 	DM_REPLICATE_REASON_SRL_DEGRADED,
+	DM_REPLICATE_REASON_NO_PROGRESS,
 };
 
 /**
@@ -426,6 +429,7 @@ enum {
 	DM_REPLICATE_A_LINK_SYNC_TOTAL_BYTES,
 	DM_REPLICATE_A_LINK_CONTACT_NS,
 	DM_REPLICATE_A_LINK_STATS,
+	DM_REPLICATE_A_LINK_PROGRESS_TIMEOUT_MS,
 
 	__DM_REPLICATE_A_LINK_MAX,
 	DM_REPLICATE_A_LINK_MAX = (__DM_REPLICATE_A_LINK_MAX - 1)

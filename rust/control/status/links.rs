@@ -23,6 +23,10 @@ pub(super) fn tell(m: &mut Message, group: &Group, link: &Link) -> Result {
     let set = &link.settings;
     m.u32(l::HEARTBEAT_MS, set.heartbeat_ms.load(Relaxed))?;
     m.u32(l::PEER_TIMEOUT_MS, set.peer_timeout_ms.load(Relaxed))?;
+    m.u32(
+        l::PROGRESS_TIMEOUT_MS,
+        set.progress_timeout_ms.load(Relaxed),
+    )?;
     m.uint(l::WINDOW_BYTES, now.window_bytes)?;
     m.u32(l::STATE, state(now.state) as u32)?;
     m.u32(l::REASON, now.reason.code())?;

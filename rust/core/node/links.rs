@@ -39,6 +39,9 @@ pub struct Position {
     pub syncing: bool,
     /// A session stands: the peer answers, or it times out.
     pub live: bool,
+    /// Writers wait for it again only from this acknowledgement of the mode on: its last session ended because it stood
+    /// still below.
+    pub gate_from: Seq,
     /// What was written while a synchronisation ran in this session, and is still to be made up for, ends here.
     pub owed: Seq,
     /// In a handshake: the peer is being promised everything above this, which the log keeps beside what it kept before.
@@ -87,6 +90,7 @@ impl Positions {
                 needs_sync: kept.is_none(),
                 syncing: false,
                 live: false,
+                gate_from: Seq::NONE,
                 owed: Seq::NONE,
                 promised: None,
             });
@@ -108,6 +112,7 @@ impl Positions {
     pub fn set_mode(&mut self, id: LinkId, mode: Mode) {
         if let Some(l) = self.get_mut(id) {
             l.mode = mode;
+            l.gate_from = Seq::NONE;
             l.in_sync = false;
             l.closing = None;
         }
@@ -134,6 +139,14 @@ impl Positions {
                 core::mem::replace(&mut l.in_sync, false)
             }
             None => false,
+        }
+    }
+
+    /// The peer owes something and has stood still for too long: its session is about to end. Else the next session
+    /// would find it as near as before, and writers would wait for it again, for as long again.
+    pub fn stalled(&mut self, id: LinkId) {
+        if let Some(l) = self.get_mut(id) {
+            l.gate_from = l.level().next();
         }
     }
 
@@ -172,6 +185,10 @@ impl Positions {
         if l.in_sync || l.mode == Mode::Async || l.needs_sync || l.syncing {
             return false;
         }
+        if l.level() < l.gate_from && l.level() < head {
+            return false;
+        }
+        l.gate_from = Seq::NONE;
         if l.level() >= l.closing.unwrap_or(head) {
             l.in_sync = true;
             l.closing = None;
@@ -371,6 +388,32 @@ mod tests {
         p.set_needs_sync(id);
         assert_eq!(p.tail_limit(Seq(20)), Seq(20));
         assert!(!p.keep_promise(id, true));
+    }
+
+    #[test]
+    fn writers_do_not_wait_again_for_a_peer_that_stood_still() {
+        let id = LinkId(0);
+        let mut p = Positions::default();
+        p.set(id, Mode::Logged, Some(Seq(0)));
+        let session = |p: &mut Positions, to| {
+            p.session(id, Seq(5), Seq(5), Seq(5));
+            p.acknowledged(id, (Seq(to), Seq(to), Seq(5)), Seq(9), Seq(9));
+            p.catch_up(id, Seq(9), true);
+            p.get(id).is_some_and(Position::gates)
+        };
+        assert!(session(&mut p, 8));
+        p.stalled(id);
+        p.disconnected(id);
+        // As near as before, and stuck as before.
+        assert!(!session(&mut p, 8));
+        p.disconnected(id);
+        assert!(!session(&mut p, 7));
+        // It moves.
+        p.disconnected(id);
+        assert!(session(&mut p, 9));
+        assert!(p
+            .get(id)
+            .is_some_and(|l| l.in_sync && l.gate_from == Seq::NONE));
     }
 
     #[test]

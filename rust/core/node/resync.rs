@@ -9,7 +9,10 @@
 //!
 //! Nothing is taken unless the superblock says durably that the replica is inconsistent.
 
-use super::{Memory, Node};
+use super::{
+    inbound::{Inbound, Refused},
+    Memory, Node,
+};
 use crate::{
     session::resync::MAX_OUTSTANDING,
     units::{Range, Record, Seq},
@@ -127,8 +130,13 @@ impl Copies {
 }
 
 impl<M: Memory> Node<M> {
-    /// A region copy arrived. `false`: no room, out of turn, or no sync: the session must end.
-    pub fn copy_arrived(&mut self, copy: Copy) -> bool {
+    /// A region copy arrived from `from`. `false`: no room, out of turn, or no sync: the session must end.
+    pub fn copy_arrived(&mut self, from: &Inbound, copy: Copy) -> Result<bool, Refused> {
+        self.may_receive(from)?;
+        Ok(self.take_copy(copy))
+    }
+
+    fn take_copy(&mut self, copy: Copy) -> bool {
         let c = &self.copies;
         if c.syncing && (copy.item <= c.last_written() || self.is_held(copy.item)) {
             return true;
@@ -199,8 +207,10 @@ impl<M: Memory> Node<M> {
         self.copies.writing = None;
     }
 
-    /// The primary told where the sync ends, and how many copies this session had.
-    pub fn sync_end_told(&mut self, end: Seq, items: u64) {
+    /// `from` told where the sync ends, and how many copies the session had.
+    pub fn sync_end_told(&mut self, from: &Inbound, end: Seq, items: u64) -> Result<(), Refused> {
+        self.may_receive(from)?;
         self.copies.end = Some((end, items));
+        Ok(())
     }
 }

@@ -2,11 +2,15 @@
 
 //! What a secondary does more: take records from the wire, acknowledge, drop what never was, take over.
 
-use super::{Log, Memory, NoRing, Node, Role};
+use super::{
+    inbound::{Inbound, Refused},
+    Log, Memory, NoRing, Node, Role,
+};
 use crate::{
-    log::ring::Place,
+    log::{recovery::Epochs, ring::Place},
     node::window::Placed,
-    units::{Bytes, Chain, Record, Seq},
+    session::meet::{self, Succession, Why},
+    units::{Bytes, Chain, EpochId, Record, Seq},
 };
 
 /// What a secondary tells its primary: three cumulative positions of this session.
@@ -20,9 +24,52 @@ pub struct Acks {
     pub applied: Seq,
 }
 
+/// What a welcome says that goes on with the history which this host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// Highest common seq: everything above never was.
+    pub fork: Seq,
+    /// The primary's chain value there, where it knows it.
+    pub fork_chain: Option<Chain>,
+    /// First record that it will send.
+    pub resume: Seq,
+    /// It goes on with a synchronisation.
+    pub sync: bool,
+    /// What its lineage is to this host's.
+    pub succession: Succession,
+}
+
+/// Why a welcome does not go with what this host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BadTerms {
+    /// The synchronisation ended between this host's statement and the answer: the hosts meet again.
+    SyncEnded,
+    /// It leaves out records that this host does not have.
+    LeavesOut,
+    /// The histories do not go together.
+    Histories(Why),
+}
+
 impl<M: Memory> Node<M> {
-    /// A record arrived, in any order.
-    pub fn receive(&mut self, record: Record) -> Placed {
+    /// A record of epoch `epoch` arrived from `from`, in any order. `epochs`: this host's lineage.
+    ///
+    /// A seq is a place in one history only. What comes of another epoch than the lineage has there belongs to another
+    /// history, whoever sent it, and must not take that place.
+    pub fn receive(
+        &mut self,
+        from: &Inbound,
+        epochs: &impl Epochs,
+        epoch: EpochId,
+        record: Record,
+    ) -> Result<Placed, Refused> {
+        self.may_receive(from)?;
+        if epochs.epoch_of(record.seq).0 != epoch {
+            return Err(Refused::OtherEpoch);
+        }
+        Ok(self.place(record))
+    }
+
+    fn place(&mut self, record: Record) -> Placed {
         if self.role != Role::Secondary || record.seq <= self.recovered {
             return Placed::Duplicate;
         }
@@ -44,9 +91,11 @@ impl<M: Memory> Node<M> {
         self.window.place(record)
     }
 
-    /// The primary's commit point as a message of this session told it; never moves back in a session.
-    pub fn set_peer_commit(&mut self, commit: Seq) {
+    /// The primary's commit point as a message of `from` told it; never moves back in a session.
+    pub fn set_peer_commit(&mut self, from: &Inbound, commit: Seq) -> Result<(), Refused> {
+        self.may_receive(from)?;
         self.peer_commit = self.peer_commit.max(commit);
+        Ok(())
     }
 
     /// The primary's commit point as far as it is known.
@@ -83,6 +132,20 @@ impl<M: Memory> Node<M> {
         match &self.log {
             Log::Ring(_) => submitted,
             Log::NoRing(n) => submitted.max(n.horizon),
+        }
+    }
+
+    /// Returns what must not be above a fork to which this host cuts what it has.
+    ///
+    /// What is on the volumes is known in this run only: after a start they may hold more than the last checkpoint
+    /// says, up to what the log holds. A primary that recovered cannot have lost any of that, because it was applied
+    /// below its commit point. A host that took over was perhaps further behind than this one: trace (three
+    /// hosts), A commits 1, C applies 1 and crashes, B takes over at 0: C's volumes hold 1, its checkpoint does not.
+    pub fn truncation_bound(&self, succession: Succession) -> Seq {
+        let bound = self.applied_bound();
+        match &self.log {
+            Log::Ring(_) if succession == Succession::TookOver => bound.max(self.recovered),
+            Log::Ring(_) | Log::NoRing(_) => bound,
         }
     }
 
@@ -127,8 +190,8 @@ impl<M: Memory> Node<M> {
         true
     }
 
-    /// A new session begins: forgets early arrivals and what the former one said of the commit point.
-    pub fn session_began(&mut self) {
+    /// Forgets early arrivals and what the former session said of the commit point.
+    pub(super) fn forget_session(&mut self) {
         self.peer_commit = Seq::NONE;
         self.truncate_early(self.head());
         self.copies.session_began();
@@ -172,12 +235,22 @@ impl<M: Memory> Node<M> {
         }
     }
 
-    /// Whether a welcome fits what this host is by now. `sync`: it goes on with a synchronisation.
-    ///
-    /// The sync may have ended between this host's statement and the answer: then the session must not
-    /// begin, the next handshake finds it consistent.
-    pub fn welcome_fits(&self, sync: bool) -> bool {
-        sync == self.copies.is_syncing()
+    /// Whether a welcome that goes on with this host's history goes with what it has by now.
+    pub fn check_terms(&self, terms: &Terms) -> Result<(), BadTerms> {
+        if terms.sync != self.copies.is_syncing() {
+            return Err(BadTerms::SyncEnded);
+        }
+        meet::may_truncate(self.truncation_bound(terms.succession), terms.fork)
+            .map_err(BadTerms::Histories)?;
+        if let (Some(mine), Some(theirs)) = (self.window.chain_at(terms.fork), terms.fork_chain) {
+            if mine != theirs {
+                return Err(BadTerms::Histories(Why::ChainDiffers));
+            }
+        }
+        if self.head().min(terms.fork) < terms.resume.prev() {
+            return Err(BadTerms::LeavesOut);
+        }
+        Ok(())
     }
 
     /// Whether the volumes (with the log) are one state of the history: no sync and no redo is unfinished.
@@ -192,6 +265,7 @@ impl<M: Memory> Node<M> {
     /// With a ring the caller then logs and flushes up to it; without one it applies and flushes (unless
     /// a redo has not begun: then the image is used as it is and `T` is the applied position).
     pub fn takeover_begin(&mut self) -> Seq {
+        self.inbound.revoke_all();
         let end = match &self.log {
             Log::NoRing(n) if n.redo.is_some() && !n.redo_durable => self.applier.applied(),
             _ => self.head(),

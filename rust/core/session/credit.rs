@@ -28,7 +28,7 @@ pub struct Room {
 }
 
 /// The credit of a session, as it was granted so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Granted {
     /// Highest seq.
     pub seq: Seq,

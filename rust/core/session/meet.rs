@@ -11,7 +11,7 @@
 
 use crate::{
     group::{Replica, Volume},
-    lineage::Lineage,
+    lineage::{Lineage, Reason},
     units::{Chain, Position, Seq},
 };
 
@@ -186,6 +186,44 @@ pub fn may_truncate(applied_bound: Seq, fork: Seq) -> Result<(), Why> {
     }
 }
 
+/// What a welcome's lineage is to this host's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Succession {
+    /// The same epoch goes on.
+    Same,
+    /// Its newest epoch is new here: the primary started again, or all of it is new.
+    Newer,
+    /// The first epoch that is new here began with a takeover: that host may have been further behind than this one.
+    TookOver,
+}
+
+/// The peer's own check of a welcome's lineage: it must contain this host's newest epoch, else the primary that sends
+/// it is not, or no longer, one of this history. `begins`: a synchronisation or declared equality begins, which gives
+/// up what is here.
+pub fn may_adopt(
+    mine: &Lineage<'_>,
+    theirs: &Lineage<'_>,
+    begins: bool,
+) -> Result<Succession, Why> {
+    let (Some(newest), Some(their_newest)) = (mine.newest(), theirs.newest()) else {
+        return Ok(Succession::Newer);
+    };
+    if newest.id == their_newest.id {
+        return Ok(Succession::Same);
+    }
+    if begins {
+        return Ok(Succession::Newer);
+    }
+    if theirs.find(&newest.id).is_none() {
+        return Err(Why::Forked);
+    }
+    let new = theirs.iter().find(|e| mine.find(&e.id).is_none());
+    Ok(match new.map(|e| e.reason) {
+        Some(Reason::TookOver) => Succession::TookOver,
+        _ => Succession::Newer,
+    })
+}
+
 /// What a primary is to another primary that it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rival {
@@ -327,6 +365,39 @@ mod tests {
         assert_eq!(v, Some(Verdict::Refuse(Why::Forked)));
         let v = verdict(&mine, 9, &[entry(4, 1)], 7, 7);
         assert_eq!(v, Some(Verdict::Refuse(Why::Unrelated)));
+    }
+
+    #[test]
+    fn a_welcome_must_contain_what_is_here() {
+        let took_over = |id, first| {
+            Entry::from(Epoch {
+                id: EpochId([id; 16]),
+                first: Seq(first),
+                reason: Reason::TookOver,
+                ..Epoch::default()
+            })
+        };
+        fn lineage(e: &[Entry]) -> Result<Lineage<'_>, crate::lineage::LineageError> {
+            Lineage::new(Before::default(), e)
+        }
+        let adopt = |mine, theirs, begins| {
+            Some(may_adopt(
+                &lineage(mine).ok()?,
+                &lineage(theirs).ok()?,
+                begins,
+            ))
+        };
+        let mine = [entry(1, 1), entry(2, 6)];
+        assert_eq!(adopt(&mine, &mine, false), Some(Ok(Succession::Same)));
+        assert_eq!(adopt(&[], &mine, false), Some(Ok(Succession::Newer)));
+        let recovered = [entry(1, 1), entry(2, 6), entry(3, 8), took_over(4, 9)];
+        assert_eq!(adopt(&mine, &recovered, false), Some(Ok(Succession::Newer)));
+        // Also where nothing was ever written in the epoch that is common.
+        let (old, taken) = ([entry(1, 1)], [entry(1, 1), took_over(5, 1)]);
+        assert_eq!(adopt(&old, &taken, false), Some(Ok(Succession::TookOver)));
+        // It lacks the newest epoch: refused, unless everything begins anew.
+        assert_eq!(adopt(&mine, &taken, false), Some(Err(Why::Forked)));
+        assert_eq!(adopt(&mine, &taken, true), Some(Ok(Succession::Newer)));
     }
 
     #[test]

@@ -223,6 +223,11 @@ impl Copies {
         }
     }
 
+    /// Whether copies were sent that the peer has not reported durable.
+    pub fn is_outstanding(&self) -> bool {
+        self.sent.iter().any(Option::is_some)
+    }
+
     /// Volume and sector up to which the copies are durable at the peer: what the superblock may say.
     pub fn cursor(&self) -> (VolumeId, Sector) {
         self.durable

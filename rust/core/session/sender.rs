@@ -59,6 +59,8 @@ pub struct Sender {
     credit_bytes: u64,
     sent_bytes: u64,
     told_commit: Seq,
+    /// The next record does not fit the peer's window.
+    starved: bool,
     /// The initial synchronisation under way, if any.
     pub copies: Option<Copies>,
 }
@@ -73,6 +75,7 @@ impl Sender {
             credit_bytes: 0,
             sent_bytes: 0,
             told_commit: Seq::NONE,
+            starved: false,
             copies,
         }
     }
@@ -140,14 +143,27 @@ impl Sender {
         self.sent_bytes.saturating_add(bytes) <= self.credit_bytes
     }
 
-    /// Whether `record`, the next one, fits the peer's byte window.
-    pub fn fits(&self, record: &Record) -> bool {
-        record.seq <= self.credit_seq && self.has_credit(u64::from(record.payload_bytes()))
+    /// Whether `record`, the next one, fits the peer's window.
+    pub fn fits(&mut self, record: &Record) -> bool {
+        let bytes = u64::from(record.payload_bytes());
+        self.starved = record.seq > self.credit_seq || !self.has_credit(bytes);
+        !self.starved
+    }
+
+    /// Whether the next record, where there is one up to `head`, waits for the peer's credit.
+    pub fn is_starved(&self, head: Seq) -> bool {
+        self.next <= head && (self.starved || self.next > self.credit_seq)
+    }
+
+    /// Newest record that was sent in this session, or that the peer said it has.
+    pub fn sent(&self) -> Seq {
+        self.sent
     }
 
     /// That record was sent, with `commit` in its header.
     pub fn record_sent(&mut self, record: &Record, commit: Seq) {
         self.next = record.seq.next();
+        self.starved = false;
         self.sent = self.sent.max(record.seq);
         self.sent_bytes = self
             .sent_bytes

@@ -7,7 +7,10 @@
 //! it compares itself. After any error the stream means nothing any more: drop the connection.
 
 use super::{Header, Kind, Message, WireError, HEADER_BYTES};
-use crate::{group::Role, session::same_session};
+use crate::{
+    group::Role,
+    session::{same_session, SessionId},
+};
 
 /// What a header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub enum Incoming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoder {
     from: Role,
-    session: u64,
+    session: Option<SessionId>,
     connection: u16,
 }
 
@@ -32,20 +35,14 @@ impl Decoder {
     pub const fn new(from: Role, connection: u16) -> Decoder {
         Decoder {
             from,
-            session: 0,
+            session: None,
             connection,
         }
     }
 
     /// The session has begun: the `Welcome` was sent, or was received.
-    pub fn set_session(&mut self, session: u64) {
-        self.session = session;
-    }
-
-    /// The session; 0 before it has begun.
-    #[must_use]
-    pub const fn session(&self) -> u64 {
-        self.session
+    pub fn set_session(&mut self, session: SessionId) {
+        self.session = Some(session);
     }
 
     /// Takes a header.
@@ -74,7 +71,7 @@ impl Decoder {
 
     /// Whether the other side may send this now.
     const fn allows(&self, kind: Kind) -> bool {
-        let in_session = self.session != 0;
+        let in_session = self.session.is_some();
         let from_primary = matches!(self.from, Role::Primary);
         match kind {
             Kind::Refuse | Kind::Goodbye | Kind::Heartbeat => true,
@@ -111,7 +108,9 @@ mod tests {
         envelope.position.seq = Seq(seq);
         let length = encode(&envelope, message, &mut out)?;
         let mut decoder = Decoder::new(from, 0);
-        decoder.set_session(session);
+        if let Some(session) = SessionId::from_wire(session) {
+            decoder.set_session(session);
+        }
         let bytes = out.first_chunk().ok_or(WireError::Size)?;
         match decoder.header(bytes)? {
             Incoming::Message(h) => {

@@ -229,6 +229,10 @@ pub struct LinkOptions {
     /// After how much silence the peer is taken for lost [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_millis)]
     pub peer_timeout: Option<u32>,
+    /// After how long a peer that answers, owes acknowledgements and sends none is given up for now; 0s is never
+    /// [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_millis)]
+    pub progress_timeout: Option<u32>,
     /// Most bytes under way to this peer [default: the group's]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub window: Option<u64>,
@@ -340,6 +344,7 @@ mod tests {
             "group del db",
             "link add db dr --local 10.0.0.1:7790 --peer 10.0.0.2:7790 --mode async",
             "link set db dr --mode applied --peer-timeout 10s",
+            "link set db dr --progress-timeout 0s",
             "link del db dr",
             "link connect db dr",
             "link disconnect db dr",

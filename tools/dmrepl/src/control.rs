@@ -166,6 +166,9 @@ fn link_options(attrs: Builder, options: &LinkOptions) -> Builder {
         .option(options.peer_timeout, |b, v| {
             b.u32(a_link::PEER_TIMEOUT_MS, v)
         })
+        .option(options.progress_timeout, |b, v| {
+            b.u32(a_link::PROGRESS_TIMEOUT_MS, v)
+        })
         .option(options.window, |b, v| b.uint(a_link::WINDOW_BYTES, v))
 }
 

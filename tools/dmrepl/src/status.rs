@@ -163,6 +163,7 @@ from_attrs! {
         contact_ns: Option<u64> = CONTACT_NS uint,
         heartbeat_ms: Option<u32> = HEARTBEAT_MS u32,
         peer_timeout_ms: Option<u32> = PEER_TIMEOUT_MS u32,
+        progress_timeout_ms: Option<u32> = PROGRESS_TIMEOUT_MS u32,
         window_bytes: Option<u64> = WINDOW_BYTES uint,
         stats: Option<LinkStats> = STATS {LinkStats},
     }

@@ -21,6 +21,7 @@ use replicate_core::{
     node::{
         checkpoint::{Begun, Update},
         durable::start,
+        inbound::Inbound,
         links::{LinkId, Positions},
         secondary::Acks,
         Log, Memory, Role, Start,
@@ -100,6 +101,8 @@ pub struct On {
     pub replay: Seq,
     /// Its end of a session, if one stands.
     pub session: Option<u8>,
+    /// The secondary's right to bring records in it.
+    pub inbound: Option<Inbound>,
     pub sender: Option<Sender>,
     /// The region being read: what was on the volume when reading began.
     pub reading: Writes,
@@ -364,6 +367,7 @@ impl Host {
             taking: None,
             replay: head,
             session: None,
+            inbound: None,
             sender: None,
             reading: Vec::new(),
             flush: None,

@@ -9,6 +9,7 @@
 //! which run must break when a rule is left out.
 
 pub mod check;
+pub mod cluster;
 pub mod config;
 pub mod crash;
 pub mod disk;

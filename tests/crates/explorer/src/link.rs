@@ -4,14 +4,21 @@
 
 use replicate_core::{
     group::Replica,
-    node::{resync::Copy, secondary::Acks, Log},
+    log::recovery::Epochs,
+    node::{
+        inbound::{Refused, Stated as Moment},
+        resync::Copy,
+        secondary::Acks,
+        Log,
+    },
     session::{
         meet::{judge, Peer as Stated, Primary, Verdict},
         resync::CopyItem,
         same_session,
         sender::Send,
+        SessionId,
     },
-    units::{Chain, Position, Record, Sector, Seq, VolumeId},
+    units::{Chain, EpochId, Position, Record, Sector, Seq, VolumeId},
 };
 
 use crate::{
@@ -24,7 +31,8 @@ use crate::{
 /// What travels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Msg {
-    Record(Record, Seq),
+    /// Its epoch, and the commit point.
+    Record(Record, EpochId, Seq),
     Commit(Seq),
     Copy(CopyItem, Writes, Seq),
     SyncEnd(Seq, u64, Seq),
@@ -35,6 +43,8 @@ pub enum Msg {
 /// The primary's answer on its way to the secondary.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Welcome {
+    /// When the secondary stated what this answers.
+    pub stated: Option<Moment>,
     pub session: u8,
     /// The primary's history.
     pub history: Sb,
@@ -137,7 +147,8 @@ impl World {
             }
             let sender = self.hosts[P].on_mut().sender.as_mut();
             sender.expect("in a session").record_sent(&record, commit);
-            return self.post(cfg, 0, Msg::Record(record, commit));
+            let epoch = self.hosts[P].sb.lineage().epoch_of(seq).0;
+            return self.post(cfg, 0, Msg::Record(record, epoch, commit));
         }
         let on = self.hosts[P].on_mut();
         let sender = on.sender.as_mut().expect("in a session");
@@ -219,23 +230,41 @@ impl World {
         let Some(mine) = mine else {
             return Ok(true);
         };
-        if !same_session(u64::from(mine), u64::from(session)) {
+        if !same_session(SessionId::from_wire(u64::from(mine)), u64::from(session)) {
             return Ok(true);
         }
-        match msg {
-            Msg::Record(record, commit) => {
-                on.node.receive(record);
-                on.node.set_peer_commit(commit);
+        let line = self.hosts[to].sb.lineage();
+        let from = on.inbound;
+        let taken = match (&msg, &from) {
+            (Msg::Ack(..), _) | (_, None) => Ok(()),
+            (Msg::Record(record, epoch, commit), Some(from)) => on
+                .node
+                .receive(from, &line, *epoch, *record)
+                .and_then(|_| on.node.set_peer_commit(from, *commit)),
+            (Msg::Commit(commit), Some(from)) => on.node.set_peer_commit(from, *commit),
+            (Msg::Copy(_, _, commit), Some(from)) => on.node.set_peer_commit(from, *commit),
+            (Msg::SyncEnd(end, items, commit), Some(from)) => on
+                .node
+                .set_peer_commit(from, *commit)
+                .and_then(|()| on.node.sync_end_told(from, *end, *items)),
+        };
+        match taken {
+            Ok(()) => {}
+            Err(Refused::Failed) => {
+                self.drop_session(cfg, to);
+                return Ok(true);
             }
-            Msg::Commit(commit) => on.node.set_peer_commit(commit),
-            Msg::Copy(item, data, commit) => {
-                on.node.set_peer_commit(commit);
+            Err(refused) => return broken(format!("P7: the only session is refused: {refused:?}")),
+        }
+        match msg {
+            Msg::Record(..) | Msg::Commit(_) | Msg::SyncEnd(..) => {}
+            Msg::Copy(item, data, _) => {
                 let copy = Copy {
                     item: item.item,
                     after: item.after,
                     range: item.range,
                 };
-                if on.node.copy_arrived(copy) {
+                if from.is_some_and(|from| on.node.copy_arrived(&from, copy) == Ok(true)) {
                     if !on.arrived.iter().any(|a| a.0 == item.item) {
                         on.arrived.push((item.item, data));
                     }
@@ -246,10 +275,6 @@ impl World {
                         "the replica refuses a region copy, although nothing was lost or overtaken",
                     );
                 }
-            }
-            Msg::SyncEnd(end, items, commit) => {
-                on.node.set_peer_commit(commit);
-                on.node.sync_end_told(end, items);
             }
             Msg::Ack(acks, copies, consistent) => {
                 if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
@@ -274,7 +299,17 @@ impl World {
     pub fn acknowledge(&mut self, cfg: &Config) -> Step {
         let consistent = !self.hosts[S].sb.inconsistent;
         let on = self.hosts[S].on_mut();
-        let acks = on.node.acks();
+        let Some(owner) = on.inbound else {
+            return Ok(false);
+        };
+        let acks = match on.node.acks_for(&owner) {
+            Ok(acks) => acks,
+            Err(Refused::Failed) => {
+                self.drop_session(cfg, S);
+                return Ok(true);
+            }
+            Err(refused) => return broken(format!("P7: the only session is refused: {refused:?}")),
+        };
         let now = (acks, on.node.copies.durable_item(), consistent);
         if on.session.is_none() || on.told == Some(now) || self.wires[1].len() > cfg.queue {
             return Ok(false);
@@ -292,7 +327,7 @@ impl World {
             s.session.is_some() && s.session == self.hosts[P].on.as_ref().and_then(|o| o.session);
         let under_way = self.wires[0]
             .iter()
-            .any(|m| matches!(m.1, Msg::Record(r, _) if r.seq == head.next()));
+            .any(|m| matches!(m.1, Msg::Record(r, ..) if r.seq == head.next()));
         if !early || !same || under_way {
             return Ok(false);
         }

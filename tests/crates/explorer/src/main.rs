@@ -9,7 +9,7 @@
 use std::{process::ExitCode, time::Instant};
 
 use explorer::{
-    mutants, runs,
+    cluster, mutants, runs,
     search::{self, Report},
     walks,
 };
@@ -34,9 +34,16 @@ fn main() -> ExitCode {
     if args.next_if_eq("mutation").is_some() {
         let rule = args.next().unwrap_or_default();
         let t = Instant::now();
-        let r = search::shortest(&mutants::mutation(&rule), limit);
-        show(&rule, t, &r);
-        good = r.broken.is_some();
+        good = if let Some(cfg) = mutants::of_cluster(&rule) {
+            let found = cluster::explore(&cfg, limit);
+            println!("{} {:>7.1?}", found.line(&rule), t.elapsed());
+            print!("{}", found.trace());
+            found.broken.is_some()
+        } else {
+            let r = search::shortest(&mutants::mutation(&rule), limit);
+            show(&rule, t, &r);
+            r.broken.is_some()
+        };
     } else if args.next_if_eq("walks").is_some() {
         let only = args.next();
         let seed = args.next().and_then(|s| s.parse().ok()).unwrap_or(1);

@@ -13,12 +13,14 @@ use replicate_core::{
             self,
             adopt::{self, Restart},
         },
+        secondary::{BadTerms, Terms},
         Log,
     },
     session::{
-        meet::{may_truncate, Verdict, Why as Reason},
+        meet::{may_adopt, Verdict, Why as Reason},
         resync::Copies,
         sender::Sender,
+        SessionId,
     },
     units::{Bytes, Sector, Seq, VolumeId},
 };
@@ -44,7 +46,7 @@ impl World {
     pub fn can_connect(&self) -> bool {
         let up = |s: usize| {
             let on = self.hosts[s].on.as_ref();
-            on.is_some_and(|o| o.session.is_none() && o.taking.is_none())
+            on.is_some_and(|o| o.session.is_none() && o.taking.is_none() && !o.node.has_failed())
         };
         // Each host goes through one handshake at a time, to its end.
         let busy = |s: usize| {
@@ -75,6 +77,7 @@ impl World {
         match verdict {
             Verdict::Resume { fork, resume, .. } if !needs => {
                 self.welcome = Some(Welcome {
+                    stated: Some(self.hosts[S].on().node.stated()),
                     session: 0,
                     history: self.hosts[P].sb.clone(),
                     fork: fork.seq,
@@ -99,6 +102,7 @@ impl World {
                 };
                 self.hosts[P].on_mut().node.positions.promise(LINK, start);
                 self.welcome = Some(Welcome {
+                    stated: Some(self.hosts[S].on().node.stated()),
                     session: 0,
                     history: self.hosts[P].sb.clone(),
                     fork: start,
@@ -186,17 +190,42 @@ impl World {
     pub fn welcomed(&mut self, cfg: &Config) -> Step {
         let w = self.welcome.clone().expect("a welcome");
         let h = &mut self.hosts[S];
-        if !h.is_idle() || h.on().session.is_some() || w.ready {
+        if !h.is_idle() || h.on().session.is_some() || w.ready || h.on().node.has_failed() {
             return Ok(false);
         }
-        let on = h.on();
+        let Some(stated) = w.stated else {
+            // It was down when the primary answered: it will state itself anew.
+            self.welcome = None;
+            return Ok(true);
+        };
+        let succession = may_adopt(&h.sb.lineage(), &w.history.lineage(), w.restart.is_some());
+        let succession = match succession {
+            Ok(s) => s,
+            Err(_) if self.ghost.took => {
+                self.welcome = None;
+                return Ok(true);
+            }
+            Err(why) => {
+                return broken(format!(
+                    "P4: the replica cannot follow its primary: {why:?}"
+                ))
+            }
+        };
         if let Some((start, chain)) = w.restart {
             // The applier stands still: no round, copy or checkpoint is in progress.
-            let checkpoints = on.checkpoint.is_some();
-            if on.node.applier.round().is_some() || !on.node.copies.is_empty() || checkpoints {
+            let checkpoints = h.on().checkpoint.is_some();
+            if h.on().node.applier.round().is_some()
+                || !h.on().node.copies.is_empty()
+                || checkpoints
+            {
                 return Ok(false);
             }
-            let (offset, lap) = match &on.node.log {
+            let begun = h.on_mut().node.adoption_begins(LINK, stated, succession);
+            if begun.is_err() {
+                self.welcome = None;
+                return Ok(true);
+            }
+            let (offset, lap) = match &h.on().node.log {
                 Log::Ring(r) => (r.ring.offset(r.ring.head()), r.ring.lap(r.ring.head())),
                 Log::NoRing(_) => (Bytes(0), 0),
             };
@@ -217,25 +246,40 @@ impl World {
             h.pending = Some((sb, Why::SyncRestart(start, chain, w.session)));
             return Ok(true);
         }
-        if !on.node.welcome_fits(w.cursor.is_some()) {
-            self.welcome = None;
-            return Ok(true);
-        }
-        if let Err(why) = may_truncate(on.node.applied_bound(), w.fork) {
-            if self.ghost.took {
+        let terms = Terms {
+            fork: w.fork,
+            fork_chain: None,
+            resume: w.resume,
+            sync: w.cursor.is_some(),
+            succession,
+        };
+        match h.on().node.check_terms(&terms) {
+            Ok(()) => {}
+            Err(BadTerms::Histories(_)) if self.ghost.took => {
                 self.welcome = None;
                 return Ok(true);
             }
-            return broken(format!(
-                "P4: the replica cannot follow its primary: {why:?}"
-            ));
+            Err(BadTerms::SyncEnded) => {
+                self.welcome = None;
+                return Ok(true);
+            }
+            Err(why) => {
+                return broken(format!(
+                    "P4: the replica cannot follow its primary: {why:?}"
+                ))
+            }
+        }
+        let begun = h.on_mut().node.adoption_begins(LINK, stated, succession);
+        if begun.is_err() {
+            self.welcome = None;
+            return Ok(true);
         }
         if w.history.line == h.sb.line {
             self.truncate(w.fork)?;
             self.secondary_joins(cfg, w.session)?;
             return Ok(true);
         }
-        let commit = on.node.adopted_commit(w.fork);
+        let commit = h.on().node.adopted_commit(w.fork);
         let edited =
             h.sb.edit(|sb| adopt::resume(sb, &history(&w), w.history.volumes(), commit));
         let sb = edited.expect("the history is short");
@@ -273,10 +317,12 @@ impl World {
     pub fn secondary_joins(&mut self, cfg: &Config, session: u8) -> Result<(), Broken> {
         // Another welcome may be under way by now: its connection begins its own handshake.
         let Some(w) = self.welcome.take_if(|w| w.session == session) else {
+            self.hosts[S].on_mut().node.adoption_failed(LINK);
             return Ok(());
         };
         let s = self.hosts[S].on_mut();
-        s.node.session_began();
+        let id = SessionId::from_wire(u64::from(session)).expect("a number");
+        s.inbound = s.node.session_began(LINK, id);
         s.arrived.clear();
         s.session = Some(w.session);
         s.told = None;
@@ -327,6 +373,9 @@ impl World {
             on.reading.clear();
         }
         on.session = None;
+        if on.inbound.take().is_some() {
+            on.node.inbound_ended(LINK);
+        }
         if !cfg.stale {
             self.wires[1 - s].clear();
         }

@@ -5,11 +5,22 @@
 use replicate_core::group::Mode;
 
 use crate::{
+    cluster::{runs, Cluster},
     config::{fua, w, Config, Op},
     event::Ev,
     runs::{connected, no_ring, ring, run, syncing, unreadable, wide, ADJACENT, ONE},
     world::{P, S},
 };
+
+/// The cluster that breaks when `rule` is left out, for the rules between more than two ends.
+pub fn of_cluster(rule: &str) -> Option<Cluster> {
+    match rule {
+        "InboundOwner" => Some(runs::two_primaries()),
+        "FailedTakesNothing" => Some(runs::failed_secondary()),
+        "TakeoverKeepsApplied" => Some(runs::two_primaries_and_a_crash()),
+        _ => None,
+    }
+}
 
 /// The run that breaks when `rule` is left out. Panics when there is no such rule.
 pub fn mutation(rule: &str) -> Config {
