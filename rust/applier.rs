@@ -6,9 +6,8 @@
 //! has come, checkpoint when due. It waits for its own I/O, which nobody else does, so it is also the only
 //! one that writes superblocks while the group runs (commands that must write one pause it first).
 //!
-//! Failure of a data write or flush: the volume becomes `failed` and the checkpoint is pinned at the last good
-//! flush; the log keeps everything from there on, so activating the volume again replays it. What is suspended is
-//! not written to: it may come back with another device.
+//! Which volumes a round writes to, which are brought up from the log, and what a failed device means for them is
+//! decided by the node ([`replicate_core::node::volumes`]).
 //!
 //! Locks: the order lock for each step; the superblock mutex while it writes one.
 
@@ -20,11 +19,11 @@ use crate::{
     event::{self, Code, Severity},
     group::Group,
     reason::Reason,
-    volume::{State, Volume},
+    volume::Volume,
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    node::{apply::Apply, Role},
+    node::{apply::Apply, volumes::State},
     units::{Op, Record, Seq}, //
 };
 use replicate_linux::{
@@ -98,7 +97,8 @@ impl Applier {
 
     /// One turn; `true` when there may be more to do at once.
     fn turn(&mut self) -> bool {
-        let mut busy = self.late_volumes();
+        let mut busy = self.open_volumes();
+        busy |= self.replay();
         busy |= self.load();
         busy |= self.apply();
         busy |= self.copies();
@@ -134,20 +134,17 @@ impl Applier {
 
     /// A round of data writes, or what must come before one.
     fn apply(&mut self) -> bool {
-        if self.must_hold() {
-            return false;
-        }
         let planned = self.group.inner.lock().node.plan_apply();
         match planned {
             None => false,
             Some(Apply::Round { first, last }) => {
-                let ok = self.round(first, last);
-                self.group.inner.lock().node.round_done(ok);
+                self.round(first, last);
+                self.group.inner.lock().node.round_done();
                 true
             }
             Some(Apply::Horizon { horizon, redo }) => self.raise_horizon(horizon, redo),
             Some(Apply::FlushData) => {
-                let upto = self.group.inner.lock().node.applier.clean();
+                let upto = self.group.inner.lock().node.applier.point();
                 if self.flush_data() {
                     self.group.inner.lock().node.data_flushed(upto);
                     true
@@ -158,24 +155,8 @@ impl Applier {
         }
     }
 
-    /// A replica stands still while one of its devices is suspended, so that a snapshot below is of one seq;
-    /// and nobody applies anything before there is a volume to apply it to.
-    fn must_hold(&self) -> bool {
-        let inner = self.group.inner.lock();
-        if inner.attached.is_empty() {
-            return true;
-        }
-        inner.node.role() == Role::Secondary
-            && (inner
-                .attached
-                .iter()
-                .any(|l| l.volume.state() == State::Suspended)
-                || !self.group.all_present(&inner))
-    }
-
     /// Writes the records `first..=last` that are not superseded, and waits for all of them.
-    fn round(&mut self, first: Seq, last: Seq) -> bool {
-        let mut ok = true;
+    fn round(&mut self, first: Seq, last: Seq) {
         let mut seq = first;
         while seq <= last {
             // A plug lets the block layer merge neighbours; it is released before anything is waited for.
@@ -183,25 +164,31 @@ impl Applier {
             seq = plugged(|| {
                 let mut seq = start;
                 while seq <= last && !self.units.is_empty() {
-                    ok &= self.submit(seq);
+                    if let Some(record) = self.submit(seq) {
+                        self.missed(&record);
+                    }
                     seq = seq.next();
                 }
                 seq
             });
-            ok &= self.reap(seq > last);
+            self.reap(seq > last);
         }
-        ok
     }
 
-    /// Submits one record's data write; `false` where it cannot be written and must be replayed later.
-    fn submit(&mut self, seq: Seq) -> bool {
+    /// A record of the round was not written, through no fault of the device.
+    fn missed(&self, record: &Record) {
+        let mut inner = self.group.inner.lock();
+        inner.node.record_missed(record.range.volume);
+        inner.show_states();
+    }
+
+    /// Submits one record's data write. Returns the record where that cannot be done, so that it must be replayed.
+    fn submit(&mut self, seq: Seq) -> Option<Record> {
         let (record, payload, volume) = {
             let inner = self.group.inner.lock();
-            let Some(slot) = inner.node.window.get(seq) else {
-                return false;
-            };
-            if slot.superseded {
-                return true;
+            let slot = inner.node.window.get(seq)?;
+            if slot.superseded || !inner.node.writes(&slot.record) {
+                return None;
             }
             (
                 slot.record,
@@ -209,13 +196,11 @@ impl Applier {
                 inner.volume(slot.record.range.volume),
             )
         };
-        // What is suspended may come back with another device, and is brought up to the others then.
-        let there = |v: &Arc<Volume>| !matches!(v.state(), State::Failed | State::Suspended);
-        let Some(volume) = volume.filter(there) else {
-            return false;
+        let Some(volume) = volume else {
+            return Some(record);
         };
         let Some(unit) = self.units.pop() else {
-            return false;
+            return Some(record);
         };
         let dev = volume.data.clone();
         let sector = record.range.sector.0;
@@ -256,36 +241,35 @@ impl Applier {
             ),
             (Op::Write, None) | (Op::Marker, _) => {
                 let _ = self.units.push(unit, GFP_NOWAIT);
-                return record.op == Op::Marker;
+                return (record.op != Op::Marker).then_some(record);
             }
         }
-        true
+        None
     }
 
     /// Takes ended data writes: at least one, or all that are in flight.
-    fn reap(&mut self, all: bool) -> bool {
-        let mut ok = true;
+    fn reap(&mut self, all: bool) {
         loop {
             for done in self.queue.pop_all() {
                 let _ = self.units.push(done.unit, GFP_NOWAIT);
-                ok &= self.judge(&done.keep, done.status);
+                self.judge(&done.keep, done.status);
             }
             let in_flight = self.queue.in_flight();
             if in_flight == 0 || (!all && !self.units.is_empty()) {
-                return ok;
+                return;
             }
             self.done
                 .wait_until_always(1000, || self.queue.in_flight() < in_flight);
         }
     }
 
-    fn judge(&self, target: &Target, status: BlkStatus) -> bool {
+    fn judge(&self, target: &Target, status: BlkStatus) {
         if status.is_ok() {
-            return true;
+            return;
         }
         match target.record.op {
             // What was discarded is undefined: a device that cannot is as right as one that can.
-            Op::Discard => return true,
+            Op::Discard => return,
             Op::WriteZeroes => {
                 let r = &target.record;
                 let zeroed = target.volume.data.zeroout_sync(
@@ -294,30 +278,29 @@ impl Applier {
                     r.no_unmap,
                 );
                 if zeroed.is_ok() {
-                    return true;
+                    return;
                 }
             }
             Op::Write | Op::Marker => {}
         }
         self.group
             .fail_volume(&target.volume, "write", status.name());
-        false
     }
 
-    /// Flushes every data device; a device that fails fails its volume. `true`: all that are there are flushed.
+    /// Flushes every data device that rounds write to; a device that fails fails its volume. `true`: none did.
     pub(crate) fn flush_data(&self) -> bool {
         self.group.present().is_ok_and(|volumes| {
-            volumes
-                .iter()
-                .fold(true, |ok, volume| self.group.flush_volume(volume) && ok)
+            volumes.iter().fold(true, |ok, volume| {
+                let written = volume
+                    .id()
+                    .is_some_and(|id| self.group.inner.lock().node.flushes(id));
+                (!written || self.group.flush_volume(volume)) && ok
+            })
         })
     }
 
     /// Writes region copies whose turn has come.
     fn copies(&mut self) -> bool {
-        if self.must_hold() {
-            return false;
-        }
         let next = self.group.inner.lock().node.next_copy();
         let Some(copy) = next else {
             return false;

@@ -157,8 +157,6 @@ pub(crate) struct Group {
     pub(crate) stats: Stats,
     /// On a secondary: the primary's writers wait until its log is flushed.
     pub(crate) flush_at_once: Atomic<bool>,
-    /// Volumes in the superblock's table.
-    pub(crate) table_len: Atomic<u32>,
     /// Stops the applier between two rounds.
     #[pin]
     pub(crate) pause: Pause,

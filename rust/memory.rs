@@ -6,7 +6,7 @@ use kernel::prelude::*;
 use replicate_core::{
     log::ring::Mark,
     node,
-    node::window::Slot,
+    node::{volumes::Volume, window::Slot},
     units::Seq, //
 };
 
@@ -50,6 +50,7 @@ impl node::Memory for KernelMemory {
     type Slots = Fixed<Slot>;
     type Heads = Fixed<Seq>;
     type Marks = Fixed<Mark>;
+    type Volumes = Fixed<Volume>;
 }
 
 /// The node as the module runs it.

@@ -9,12 +9,7 @@
 //! What it does with I/O is the group's business ([`crate::group::admission`]). `map()` never sleeps.
 //! During a table reload two instances of a volume exist: the constructor only looks, preresume attaches.
 
-use crate::{
-    group::Group,
-    refuse::Refusal,
-    registry,
-    volume::{State, Volume},
-};
+use crate::{group::Group, refuse::Refusal, registry, volume::Volume};
 use core::fmt::{self, Write as _};
 use kernel::{
     prelude::*,
@@ -22,7 +17,7 @@ use kernel::{
 };
 use replicate_core::{
     group::Name,
-    node::Role,
+    node::{volumes::State, Role},
     units::{Sector, EXTENT_SECTORS},
 };
 use replicate_linux::{
@@ -220,12 +215,14 @@ fn construct(ti: &mut Ctr<'_>) -> Result<Instanced, Refusal> {
     ti.set_discards(discards, false);
     ti.set_write_zeroes(true);
     ti.set_limit_swap_bios(true);
+    let beside_srl = data.same_disk(group.srl.dev());
     let volume = Volume::new(
         vname,
         Sector(size),
         block,
         options.discard_zero,
         data,
+        beside_srl,
         table,
     );
     let volume = Arc::new(volume, GFP_KERNEL)?;
@@ -421,7 +418,12 @@ fn ima(p: &Instanced, out: &mut Writer<'_>) -> fmt::Result {
         u8::from(p.volume.discard_zero),
         match p.volume.state() {
             State::Replica => "n",
-            State::Active | State::Parked | State::Replaying | State::Suspended | State::Failed => "y",
+            State::Active
+            | State::Absent
+            | State::Waiting
+            | State::Replaying
+            | State::Suspended
+            | State::Failed => "y",
         }
     )
 }

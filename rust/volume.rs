@@ -11,29 +11,13 @@ use kernel::sync::{
 };
 use replicate_core::{
     group::{self, Name},
+    node::volumes::State,
     units::{Sector, VolumeId},
 };
 use replicate_linux::{bdev::BlockDevice, dm::TableHandle};
 
 /// No id yet: a secondary that has not met its primary.
 const NO_ID: u32 = u32::MAX;
-
-/// What a volume does with I/O. The numbers are those of the netlink interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Its I/O waits: recovery, replay, or a starting primary's links.
-    Parked,
-    /// Its records of the log are being written to its data device.
-    Replaying,
-    /// Reads and writes are served.
-    Active,
-    /// Written by the applier; writes are refused.
-    Replica,
-    /// Suspended by device-mapper.
-    Suspended,
-    /// A write to the data device failed: everything fails until it is activated again.
-    Failed,
-}
 
 /// One instance of a volume.
 pub(crate) struct Volume {
@@ -47,6 +31,8 @@ pub(crate) struct Volume {
     pub(crate) discard_zero: bool,
     /// Where its data lies.
     pub(crate) data: Arc<BlockDevice>,
+    /// Its data lies on the disk of the group's SRL: a failure takes both.
+    pub(crate) beside_srl: bool,
     /// The device-mapper device above it.
     pub(crate) table: Arc<TableHandle>,
     id: Atomic<u32>,
@@ -61,6 +47,7 @@ impl Volume {
         logical_block: u32,
         discard_zero: bool,
         data: Arc<BlockDevice>,
+        beside_srl: bool,
         table: Arc<TableHandle>,
     ) -> Volume {
         Volume {
@@ -69,9 +56,10 @@ impl Volume {
             logical_block,
             discard_zero,
             data,
+            beside_srl,
             table,
             id: Atomic::new(NO_ID),
-            state: Atomic::new(State::Parked.code()),
+            state: Atomic::new(number(State::Waiting)),
         }
     }
 
@@ -85,14 +73,14 @@ impl Volume {
         self.id.store(u32::from(id.0), Relaxed);
     }
 
-    /// Its state.
+    /// Its state, as the node last said: for a look without the order lock.
     pub(crate) fn state(&self) -> State {
-        State::from_code(self.state.load(Relaxed))
+        from_number(self.state.load(Relaxed))
     }
 
-    /// Changes its state. Under the order lock wherever I/O depends on it.
+    /// Shows a state of the node's, under the order lock; a volume without an id is in no state of the node's.
     pub(crate) fn set_state(&self, state: State) {
-        self.state.store(state.code(), Relaxed);
+        self.state.store(number(state), Relaxed);
     }
 
     /// As the superblock and the wire describe it.
@@ -107,43 +95,25 @@ impl Volume {
     }
 }
 
-impl State {
-    const fn code(self) -> u32 {
-        match self {
-            State::Parked => 1,
-            State::Replaying => 2,
-            State::Active => 3,
-            State::Replica => 4,
-            State::Suspended => 5,
-            State::Failed => 6,
-        }
+/// The number of a state, here and on the netlink interface. An absent volume is in no device-mapper device.
+pub(crate) const fn number(state: State) -> u32 {
+    match state {
+        State::Absent | State::Waiting => 1,
+        State::Replaying => 2,
+        State::Active => 3,
+        State::Replica => 4,
+        State::Suspended => 5,
+        State::Failed => 6,
     }
+}
 
-    const fn from_code(code: u32) -> State {
-        match code {
-            2 => State::Replaying,
-            3 => State::Active,
-            4 => State::Replica,
-            5 => State::Suspended,
-            6 => State::Failed,
-            _ => State::Parked,
-        }
-    }
-
-    /// The number netlink uses.
-    pub(crate) const fn uapi(self) -> u32 {
-        self.code()
-    }
-
-    /// Its name, as status prints it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            State::Parked => "parked",
-            State::Replaying => "replaying",
-            State::Active => "active",
-            State::Replica => "replica",
-            State::Suspended => "suspended",
-            State::Failed => "failed",
-        }
+const fn from_number(number: u32) -> State {
+    match number {
+        2 => State::Replaying,
+        3 => State::Active,
+        4 => State::Replica,
+        5 => State::Suspended,
+        6 => State::Failed,
+        _ => State::Waiting,
     }
 }

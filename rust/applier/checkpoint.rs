@@ -26,9 +26,7 @@ impl Applier {
         if !self.checkpoint_due() {
             return false;
         }
-        let Some(begun) = self.group.inner.lock().node.checkpoint_begin() else {
-            return false;
-        };
+        let begun = self.group.inner.lock().node.checkpoint_begin();
         if !self.flush_data() {
             return false;
         }

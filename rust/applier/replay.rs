@@ -2,19 +2,20 @@
 
 //! Replay: records of this host's own log that the data volumes may lack.
 //!
-//! *After a start* the window is filled from the log as it empties, and the usual rounds apply it. *A volume
-//! that comes late* (or comes back after its device failed) is brought up to what the others have by its
-//! own records alone: replaying the others' again would make their reads go back in time.
+//! *After a start* the window is filled from the log as it empties, and the usual rounds apply it. *A volume with a floor*
+//! (it came late, was suspended, or a device failed) is brought up by its own records alone, a batch of the log in each
+//! turn: replaying the others' again would make their reads go back in time. Which, from where and to where is
+//! decided by the node ([`replicate_core::node::volumes`]).
 
 use super::Applier;
 use crate::{
     event::{self, Code, Severity},
     srl::{cursor::Cursor, reader::NoBatch},
-    volume::{State, Volume},
+    volume::Volume,
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    node::{Log, Role},
+    node::volumes::Replay,
     units::{Op, Record, Seq},
 };
 use replicate_linux::{bio::Flags, errno::ENODATA, pages::PageBuf};
@@ -87,119 +88,97 @@ impl Applier {
         Ok(n)
     }
 
-    /// Opens volumes whose replay is over, and replays those that came late.
-    pub(super) fn late_volumes(&mut self) -> bool {
+    /// Opens volumes that lack nothing; `true` when one was.
+    pub(super) fn open_volumes(&mut self) -> bool {
         let mut any = false;
-        let Ok(present) = self.group.present() else {
+        loop {
+            let opened = {
+                let mut inner = self.group.inner.lock();
+                let opened = inner.node.open_volume();
+                if opened.is_some() {
+                    inner.show_states();
+                }
+                opened.map(|(id, state)| (inner.volume(id), state))
+            };
+            let Some((volume, state)) = opened else {
+                return any;
+            };
+            any = true;
+            if let Some(volume) = volume {
+                event::volume(
+                    &self.group,
+                    &volume,
+                    Code::VolumeState,
+                    Severity::Info,
+                    state.name(),
+                );
+            }
+            self.group.log_wake.notify();
+        }
+    }
+
+    /// Writes a batch of the log again to volumes that come back, or flushes one that has everything; `true` when there
+    /// was something to do.
+    pub(super) fn replay(&mut self) -> bool {
+        let (planned, to_flush) = {
+            let mut inner = self.group.inner.lock();
+            let planned = inner.node.plan_replay();
+            if planned.is_some() {
+                inner.show_states();
+            }
+            let id = inner.node.volume_to_flush();
+            (planned, id.and_then(|id| Some((id, inner.volume(id)?))))
+        };
+        if let Some((id, volume)) = to_flush {
+            if self.group.flush_volume(&volume) {
+                let mut inner = self.group.inner.lock();
+                inner.node.volume_replayed(id);
+                inner.show_states();
+            }
+            return true;
+        }
+        let Some(replay) = planned else {
             return false;
         };
-        for volume in present {
-            if volume.state() != State::Parked || volume.id().is_none() {
-                continue;
-            }
-            let (replaying, from, to, role) = {
-                let inner = self.group.inner.lock();
-                let a = &inner.node.applier;
-                (
-                    inner.node.is_replaying(),
-                    a.clean(),
-                    a.applied(),
-                    inner.node.role(),
-                )
-            };
-            if replaying {
-                continue;
-            }
-            if from < to && !self.replay_alone(&volume, from, to) {
-                continue;
-            }
-            self.open(&volume, role);
-            any = true;
-        }
-        if any {
-            self.unpin();
-        }
-        any
-    }
-
-    /// Writes this volume's records in `(from, to]`, read from the log, one after the other.
-    fn replay_alone(&mut self, volume: &Arc<Volume>, from: Seq, to: Seq) -> bool {
-        if matches!(self.group.inner.lock().node.log, Log::NoRing(_)) {
-            return false;
-        }
-        volume.set_state(State::Replaying);
-        let result = self.replay_range(volume, from.next(), to);
-        volume.set_state(State::Parked);
-        if let Err(e) = result {
-            self.group.fail_volume(
-                volume,
-                "replay",
-                if e == EIO {
-                    "I/O error"
-                } else {
-                    "log not readable"
-                },
-            );
-            return false;
-        }
-        self.group.flush_volume(volume)
-    }
-
-    fn replay_range(&mut self, volume: &Arc<Volume>, from: Seq, to: Seq) -> Result {
-        let group = self.group.clone();
-        let id = volume.id().ok_or(EINVAL)?;
-        let mut seq = from;
-        while seq <= to {
-            let cursor = self.cursor()?;
-            cursor.seek(&group, seq).map_err(error)?;
-            for (record, bytes) in cursor
-                .records()
-                .filter(|(r, _)| r.seq >= seq && r.seq <= to)
-            {
-                if record.range.volume == id {
-                    write_one(volume, &record, bytes)?;
+        if let Err(e) = self.replay_batch(replay) {
+            self.loader = None;
+            loop {
+                let failed = {
+                    let mut inner = self.group.inner.lock();
+                    let id = inner.node.replay_failed();
+                    id.map(|id| inner.volume(id))
+                };
+                match failed {
+                    Some(Some(volume)) => self.group.fail_replay(&volume, e),
+                    Some(None) => {}
+                    None => break,
                 }
             }
-            seq = cursor
-                .records()
-                .map(|(r, _)| r.seq)
-                .max()
-                .unwrap_or(to)
-                .next();
         }
+        true
+    }
+
+    fn replay_batch(&mut self, replay: Replay) -> Result {
+        let group = self.group.clone();
+        let cursor = self.cursor()?;
+        cursor.seek(&group, replay.from).map_err(error)?;
+        let mut upto = replay.from;
+        let wanted = |r: &Record| r.seq >= replay.from && r.seq <= replay.upto;
+        for (record, bytes) in cursor.records().filter(|(r, _)| wanted(r)) {
+            let volume = {
+                let inner = group.inner.lock();
+                let replays = inner.node.replays(&record);
+                replays.then(|| inner.volume(record.range.volume)).flatten()
+            };
+            if let Some(volume) = volume {
+                if write_one(&volume, &record, bytes).is_err() {
+                    group.fail_volume(&volume, "replay", "I/O error");
+                }
+            }
+            upto = record.seq;
+        }
+        group.inner.lock().node.replayed(replay, upto);
         Ok(())
-    }
-
-    fn open(&self, volume: &Volume, role: Role) {
-        let state = match role {
-            Role::Primary => State::Active,
-            Role::Secondary => State::Replica,
-        };
-        let inner = self.group.inner.lock();
-        volume.set_state(state);
-        drop(inner);
-        event::volume(
-            &self.group,
-            volume,
-            Code::VolumeState,
-            Severity::Info,
-            state.name(),
-        );
-        self.group.log_wake.notify();
-    }
-
-    /// Once every volume of the table is there and served, nothing below `applied` is missing anywhere.
-    fn unpin(&self) {
-        let mut inner = self.group.inner.lock();
-        let healthy = inner.attached.iter().all(|l| {
-            !matches!(
-                l.volume.state(),
-                State::Failed | State::Parked | State::Replaying
-            )
-        });
-        if healthy && self.group.all_present(&inner) {
-            inner.node.applier.unpin();
-        }
     }
 }
 

@@ -31,6 +31,7 @@ pub mod log;
 pub mod release;
 pub mod resync;
 pub mod secondary;
+pub mod volumes;
 pub mod window;
 
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
         writer::Writer, //
     },
     node::{
-        applied::Applier,
+        applied::{Applier, Point},
         release::Gate,
         window::{Slot, Window},
     },
@@ -48,6 +49,7 @@ use crate::{
 };
 use links::{LinkId, Positions};
 use resync::Copies;
+use volumes::{Volume, Volumes};
 
 /// A peer that lacks so many records, and so many bytes, lacks little: what is under way on a long link, or in a
 /// commit interval.
@@ -69,6 +71,8 @@ pub trait Memory {
     type Heads: Store<Seq>;
     /// Batches in the ring.
     type Marks: Store<Mark>;
+    /// Volumes of the table.
+    type Volumes: Store<Volume>;
 }
 
 /// What a host is to its group.
@@ -146,8 +150,10 @@ pub struct Node<M: Memory> {
     pub window: Window<M::Slots, M::Heads>,
     /// The log.
     pub log: Log<M::Marks>,
-    /// Data volumes.
+    /// Rounds of data writes.
     pub applier: Applier,
+    /// Data volumes.
+    pub volumes: Volumes<M::Volumes>,
     /// Links' positions.
     pub positions: Positions,
     /// Region copies under way to this host.
@@ -158,6 +164,8 @@ pub struct Node<M: Memory> {
     quiesce: Option<Seq>,
     /// Which session brings records.
     inbound: inbound::Ownership,
+    /// Data devices failed so often: a flush that began before proves nothing.
+    failures: u32,
     /// Records up to here come from this host's own log and are loaded, not admitted.
     recovered: Seq,
 }
@@ -176,10 +184,12 @@ pub struct Start {
 }
 
 impl<M: Memory> Node<M> {
-    /// A node after recovery: records `(applied, head]` are to be loaded with [`Self::load`] and applied.
+    /// A node after recovery: records `(applied, head]` are to be loaded with [`Self::load`] and applied. Every volume
+    /// of the group's table must be [entered](Volumes::enter) before its records can be.
     pub fn new(
         slots: M::Slots,
         heads: M::Heads,
+        volumes: M::Volumes,
         log: Log<M::Marks>,
         positions: Positions,
         start: Start,
@@ -189,7 +199,11 @@ impl<M: Memory> Node<M> {
         Node {
             window: Window::new(slots, heads, start.applied, start.chain),
             log,
-            applier: Applier::new(start.applied),
+            applier: Applier::new(Point {
+                seq: start.applied,
+                chain: start.chain,
+            }),
+            volumes: Volumes::new(volumes),
             positions,
             copies: Copies::default(),
             gate: Gate::new(start.head, published),
@@ -197,6 +211,7 @@ impl<M: Memory> Node<M> {
             peer_commit: Seq::NONE,
             quiesce: None,
             inbound: inbound::Ownership::default(),
+            failures: 0,
             recovered: start.head,
         }
     }
@@ -245,7 +260,7 @@ impl<M: Memory> Node<M> {
         payload_crc: u32,
         time_ns: u64,
     ) -> Result<Seq, Full> {
-        if self.role != Role::Primary || self.window.head() < self.recovered {
+        if !self.is_open(range.volume) || self.window.head() < self.recovered {
             return Err(Full::Role);
         }
         if !self.window.has_room() {
@@ -309,7 +324,7 @@ impl<M: Memory> Node<M> {
     pub fn retire(&mut self, keep_from: Seq) -> Seq {
         let mut upto = match &self.log {
             Log::Ring(w) => self.applier.applied().min(w.written_prefix()),
-            Log::NoRing(_) => self.applier.clean(),
+            Log::NoRing(_) => self.clean(),
         };
         upto = upto.min(keep_from.prev());
         if self.role == Role::Primary {
@@ -367,75 +382,5 @@ impl<M: Memory> Node<M> {
             Log::Ring(w) => w.index.first().map_or(w.logged_head().next(), |m| m.first),
             Log::NoRing(_) => self.head().next(),
         }
-    }
-}
-
-#[cfg_attr(CONFIG_KUNIT, kernel::macros::kunit_tests(replicate_core_node))]
-#[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
-mod tests {
-    use super::*;
-    use crate::{
-        log::ring::{Index, Place, Ring},
-        node::apply::Apply,
-        units::{Bytes, Sector, VolumeId},
-    };
-
-    struct Small;
-
-    impl Memory for Small {
-        type Slots = [Slot; 4];
-        type Heads = [Seq; 1];
-        type Marks = [Mark; 2];
-    }
-
-    fn record(seq: Seq) -> Record {
-        Record {
-            seq,
-            op: Op::Write,
-            range: Range {
-                volume: VolumeId(0),
-                sector: Sector(0),
-                sectors: 8,
-            },
-            ..Record::default()
-        }
-    }
-
-    /// A primary after a crash: more is to be replayed than memory holds, and a volume is not there.
-    #[test]
-    fn replay_does_not_wait_for_an_absent_volume() {
-        let ring = Ring::new(Bytes(8 << 20), 4096, Place(0), Place(0));
-        let head = Seq(10);
-        let log = Log::Ring(Writer::new(
-            ring,
-            Index::new([Mark::default(); 2]),
-            head,
-            true,
-        ));
-        let start = Start {
-            role: Role::Primary,
-            applied: Seq::NONE,
-            chain: Chain(0),
-            head,
-        };
-        let mut node: Node<Small> = Node::new(
-            [Slot::default(); 4],
-            [Seq::NONE; 1],
-            log,
-            Positions::default(),
-            start,
-        );
-        for _ in 0..20 {
-            while let Some(seq) = node.wants_load() {
-                assert!(node.load(record(seq)));
-            }
-            if let Some(Apply::Round { .. }) = node.plan_apply() {
-                node.round_done(false);
-            }
-            node.retire(Seq(u64::MAX));
-        }
-        assert!(!node.is_replaying(), "replay stands still");
-        // The log keeps what the volume lacks.
-        assert_eq!(node.applier.clean(), Seq::NONE);
     }
 }

@@ -12,10 +12,10 @@ use super::{
     inner::{Phase, Taken},
     Group,
 };
-use crate::volume::{State, Volume};
+use crate::volume::Volume;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    node::Role,
+    node::{volumes::State, Role},
     units::{Range, Sector},
 };
 use replicate_linux::{
@@ -197,7 +197,7 @@ impl Group {
                 drop(inner);
                 return bio.remap(&volume.data, sector);
             }
-            State::Parked | State::Replaying => {}
+            State::Absent | State::Waiting | State::Replaying => {}
         }
         match inner.entry(volume) {
             Some(entry) => {

@@ -2,38 +2,58 @@
 
 //! Data devices that fail.
 //!
-//! A write or flush that fails pins the checkpoint at the last good flush, because the device may have dropped what it
-//! held, and a later flush that succeeds says nothing about that (P5; rule `DeviceFailurePins`, and the scenario
-//! `operations.flush_fails_and_the_cache_is_lost`). The volume takes no more I/O. When its table is loaded again it is brought up to the others from the log
-//! ([`crate::applier::replay`]); without a ring, by adding the group again.
+//! What was written since the last good flush may be gone, on this volume and on those that share a disk with it
+//! ([`Node::volume_failed`](replicate_core::node::Node::volume_failed); rule `DeviceFailurePins`, and the scenario
+//! `operations.flush_fails_and_the_cache_is_lost`). The volume takes no more I/O. When its table is loaded again it is
+//! brought up from the log ([`crate::applier::replay`]), as the others are at once; without a ring, by adding the group
+//! again.
 //!
-//! Called by the applier and by suspend, process context. Locks: the order lock, for the pin alone.
+//! Called by the applier and by suspend, process context. Locks: the order lock, for the node's event alone.
 
 use super::Group;
 use crate::{
     event::{self, Code, Severity},
     reason::Reason,
     refuse::Text,
-    volume::{State, Volume},
+    volume::Volume,
 };
 use kernel::prelude::*;
-use replicate_core::node::Log;
+use replicate_core::node::{volumes::State, Log};
 
 impl Group {
     /// A data device failed: the volume takes no more I/O until it is activated again. May sleep.
     pub(crate) fn fail_volume(&self, volume: &Volume, what: &str, why: &str) {
         let repair = {
             let mut inner = self.inner.lock();
-            // With the pin first: no checkpoint may believe a flush that comes after this.
-            inner.node.data_device_failed();
-            volume.set_state(State::Failed);
+            // First of all: no checkpoint may believe a flush that comes after this.
+            match volume.id() {
+                Some(id) => inner.node.volume_failed(id),
+                None => volume.set_state(State::Failed),
+            }
+            inner.show_states();
             match inner.node.log {
                 Log::Ring(_) => "the log keeps what it lacks; repair it, then reload its table",
                 Log::NoRing(_) => "repair it, then remove the group and add it again: the primary sends what it lacks",
             }
         };
+        self.say_failed(volume, format_args!("{what} failed ({why}); {repair}"));
+        // Others may have to be replayed.
+        self.apply_wake.notify();
+    }
+
+    /// The log does not give back what the volume lacks. May sleep.
+    pub(crate) fn fail_replay(&self, volume: &Volume, why: Error) {
+        self.inner.lock().show_states();
+        let why = why.to_errno();
+        self.say_failed(
+            volume,
+            format_args!("the log cannot be read for its replay (error {why}); repair the SRL's device, then reload its table"),
+        );
+    }
+
+    fn say_failed(&self, volume: &Volume, what: core::fmt::Arguments<'_>) {
         let text = Text::new(format_args!(
-            "data device {} of volume {}/{}: {what} failed ({why}); {repair}",
+            "data device {} of volume {}/{}: {what}",
             volume.data.name(),
             self.name.as_str(),
             volume.name.as_str()

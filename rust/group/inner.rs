@@ -9,13 +9,14 @@ use crate::{
     group::epochs::EpochTable,
     log_worker::batch::FreeBatch,
     memory::{Fixed, Node},
-    volume::{State, Volume},
+    volume::Volume,
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     node::{
         inbound::{Inbound, Refused},
         links::LinkId,
+        volumes::State,
         window::Placed,
         Full, Role,
     },
@@ -161,12 +162,18 @@ impl Inner {
             .map(|l| l.volume.clone())
     }
 
+    /// Shows the volumes' states to those who look without the lock. After each of the node's events that may change one.
+    pub(crate) fn show_states(&self) {
+        for entry in self.attached.iter() {
+            if let Some(id) = entry.volume.id() {
+                entry.volume.set_state(self.node.volumes.state(id));
+            }
+        }
+    }
+
     /// Whether writes of `volume` may be admitted now.
     pub(crate) fn is_open(&self, volume: &Volume) -> bool {
-        self.phase == Phase::Active
-            && self.node.role() == Role::Primary
-            && volume.state() == State::Active
-            && !self.node.is_replaying()
+        self.phase == Phase::Active && volume.id().is_some_and(|id| self.node.is_open(id))
     }
 
     /// Gives a write, discard or write-zeroes its place in the order.

@@ -35,13 +35,14 @@ use kernel::{
 use replicate_core::{
     group::Name,
     log::writer::Writer,
-    node::window::Slot,
     node::{
         durable::{
             grow::{GivenUp, Limits},
             start::{self as durable, Facts, Life, Unfit},
         },
         links::{Positions, MAX_LINKS},
+        volumes::Volume,
+        window::Slot,
         Log, Role, Start,
     },
     units::{EpochId, GroupUuid, Seq},
@@ -236,7 +237,6 @@ fn build(
         EpochTable::of(&lineage).map(|epochs| (identity, epochs))
     })??;
     let log_wake = Event::new()?;
-    let volumes = srl.read(|sb| sb.volumes().count() as u32)?;
     let max_pages = (config.pool_bytes / PAGE_BYTES) as usize;
     let pool = PagePool::new(RESERVE_PAGES, max_pages, Some(log_wake.clone()))?;
     let log_io = LogIo::new(&pool, srl.block(), log_wake.clone())?;
@@ -260,7 +260,6 @@ fn build(
             },
             stats: Stats::default(),
             flush_at_once: Atomic::new(false),
-            table_len: Atomic::new(volumes),
             pause <- Pause::new(),
             copy_payloads <- new_spinlock!([const { None }; replicate_core::session::resync::MAX_OUTSTANDING]),
             inner <- new_spinlock!(inner),
@@ -358,6 +357,7 @@ fn build_engine(
     let node = Node::new(
         Fixed::new(WINDOW_SLOTS, Slot::default())?,
         Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
+        Fixed::new(MAX_VOLUMES, Volume::default())?,
         log,
         Positions::default(),
         start,
@@ -365,6 +365,11 @@ fn build_engine(
     let mut node = KBox::new(node, GFP_KERNEL)?;
     // In place: positions of all links are large, too.
     load_positions(srl, head, &mut node.positions)?;
+    srl.read(|sb| {
+        for v in sb.volumes() {
+            let _ = node.volumes.enter(v.volume.id);
+        }
+    })?;
     if facts.syncing && role == Role::Secondary {
         node.copies.set_syncing();
     }

@@ -16,7 +16,7 @@ use crate::{
     event::{self, Code, Severity},
     link::Link,
     refuse::Refusal,
-    volume::{State, Volume},
+    volume::Volume,
 };
 use core::fmt;
 use kernel::{prelude::*, str::CString, sync::Arc};
@@ -132,6 +132,7 @@ impl Group {
             let mut inner = self.inner.lock();
             inner.epochs = table;
             inner.node.takeover_done(end);
+            inner.show_states();
             inner.phase = if ring { Phase::Active } else { Phase::Unlogged };
         }
         drop(still);
@@ -178,10 +179,7 @@ impl Group {
         if (replica == Replica::Inconsistent || !consistent) && !force {
             return no(EUCLEAN, format_args!("group {name}: the replica is inconsistent until its synchronisation ends; --force takes it over as it is"));
         }
-        let all = {
-            let inner = self.inner.lock();
-            self.all_present(&inner)
-        };
+        let all = self.inner.lock().node.volumes.all_present();
         if !all {
             return no(EAGAIN, format_args!("group {name}: not every volume is active on this host; create them with dmsetup first"));
         }
@@ -239,9 +237,6 @@ impl Group {
         self.present_in(&mut room);
         for volume in room.iter() {
             let _ = volume.table.invalidate_cache();
-            if volume.state() == State::Replica {
-                volume.set_state(State::Parked);
-            }
             let _ = volume.table.set_read_only(false);
             let _ = volume.table.event();
         }

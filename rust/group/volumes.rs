@@ -3,25 +3,22 @@
 //! Volumes come and go: attach (preresume), drain (postsuspend), detach (destructor).
 //!
 //! The volume table in the superblock is binding: on a primary a new name is entered there, durably, before
-//! its first write; on a secondary the table is the primary's, adopted at the first handshake. The applier
-//! pins the checkpoint at records of a volume that is not attached.
+//! its first write; on a secondary the table is the primary's, adopted at the first handshake. What this means for the
+//! log and for the volume's I/O is decided by the node ([`replicate_core::node::volumes`]).
 
 use super::{
-    inner::{Attached, Inner, Phase, MAX_VOLUMES},
+    inner::{Attached, Phase, MAX_VOLUMES},
     Group,
 };
 use crate::{
     event::{self, Code, Severity},
     refuse::Refusal,
-    volume::{State, Volume},
+    volume::Volume,
 };
-use kernel::{
-    prelude::*,
-    sync::{atomic::Relaxed, Arc},
-};
+use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     group::Name,
-    node::{durable::volumes as durable, links::MAX_LINKS, Role},
+    node::{durable::volumes as durable, links::MAX_LINKS, volumes::State, Role},
     units::VolumeId,
 };
 use replicate_linux::{
@@ -29,6 +26,9 @@ use replicate_linux::{
     errno::BlkStatus, //
 };
 
+/// What is said of a volume whose data lies on the disk of the SRL.
+pub(crate) const BESIDE_SRL: &str =
+    "its data device is on the same disk as the SRL: a failure of that disk takes the log, too";
 /// How long a log write and a flush may take before a volume with a larger block size is refused.
 const COMMIT_MS: u32 = 10_000;
 
@@ -83,7 +83,7 @@ impl Group {
             volume.set_id(id);
         }
         let mut orphaned = BioList::new();
-        let resumed = {
+        {
             let mut inner = self.inner.lock();
             if inner.phase == Phase::Gone {
                 return Err(Refusal::new(
@@ -91,7 +91,7 @@ impl Group {
                     format_args!("group {} is being removed", self.name.as_str()),
                 ));
             }
-            match inner
+            let resumed = match inner
                 .attached
                 .iter()
                 .position(|l| l.volume.name == volume.name)
@@ -117,16 +117,32 @@ impl Group {
                     )?;
                     false
                 }
+            };
+            if !resumed || matches!(volume.state(), State::Suspended | State::Failed) {
+                match volume.id() {
+                    Some(id) => {
+                        // There is room: a superblock has no more.
+                        let _ = inner.node.volume_attached(id);
+                        inner.show_states();
+                    }
+                    None => volume.set_state(State::Waiting),
+                }
             }
-        };
+        }
         while let Some(bio) = orphaned.pop() {
             bio.end(BlkStatus::IOERR);
         }
-        if !resumed || volume.state() == State::Suspended || volume.state() == State::Failed {
-            volume.set_state(State::Parked);
-        }
         self.show_mode(volume);
         event::volume(self, volume, Code::VolumeAdded, Severity::Info, name);
+        if volume.beside_srl {
+            event::volume(
+                self,
+                volume,
+                Code::VolumeState,
+                Severity::Warning,
+                BESIDE_SRL,
+            );
+        }
         self.apply_wake.notify();
         self.log_wake.notify();
         Ok(())
@@ -155,7 +171,6 @@ impl Group {
                 )
             })
         })?;
-        self.count_volumes();
         // Peers learn the new table in a new handshake.
         self.links_in(&mut links);
         for link in links {
@@ -218,23 +233,30 @@ impl Group {
         Ok(())
     }
 
-    /// Takes the length of the volume table over, after it changed. May sleep.
-    pub(crate) fn count_volumes(&self) {
-        let n = self.srl.read(|sb| sb.volumes().count()).unwrap_or(0);
-        self.table_len.store(n as u32, Relaxed);
-    }
-
-    /// Gives attached volumes the ids of a table that was adopted. May sleep.
+    /// Takes a table over that was adopted, and gives attached volumes their ids. May sleep.
     pub(crate) fn number_volumes(&self) -> Result {
-        self.count_volumes();
+        self.srl.read(|sb| {
+            let mut inner = self.inner.lock();
+            for v in sb.volumes() {
+                let _ = inner.node.volumes.enter(v.volume.id);
+            }
+        })?;
         for volume in self.present()? {
             let id = self.srl.read(|sb| {
                 let i = sb.find_volume(&volume.name)?;
                 sb.volume(i).map(|s| s.volume.id)
             });
-            if let Ok(Some(id)) = id {
+            let Ok(Some(id)) = id else { continue };
+            let mut inner = self.inner.lock();
+            if volume.id() != Some(id) {
+                let suspended = volume.state() == State::Suspended;
                 volume.set_id(id);
+                let _ = inner.node.volume_attached(id);
+                if suspended {
+                    inner.node.volume_suspended(id);
+                }
             }
+            inner.show_states();
         }
         self.apply_wake.notify();
         Ok(())
@@ -265,16 +287,6 @@ impl Group {
         let inner = self.inner.lock();
         let entry = inner.attached.iter().find(|l| l.volume.name == *name)?;
         Some(entry.volume.clone())
-    }
-
-    /// Whether every volume of the table is attached.
-    pub(crate) fn all_present(&self, inner: &Inner) -> bool {
-        let n = inner
-            .attached
-            .iter()
-            .filter(|l| l.volume.id().is_some())
-            .count();
-        n >= self.table_len.load(Relaxed) as usize && !inner.attached.is_empty()
     }
 
     /// Ends the bios of `volume` that have no seq, so that a noflush suspend can end. Does not sleep.
@@ -316,7 +328,12 @@ impl Group {
         // a checkpoint. A replica stands still between two rounds while one of its devices is suspended.
         let _still = self.pause.hold();
         if volume.state() != State::Failed && self.flush_volume(volume) {
-            volume.set_state(State::Suspended);
+            let mut inner = self.inner.lock();
+            match volume.id() {
+                Some(id) => inner.node.volume_suspended(id),
+                None => volume.set_state(State::Suspended),
+            }
+            inner.show_states();
         }
     }
 
@@ -345,7 +362,12 @@ impl Group {
                 .iter()
                 .position(|l| core::ptr::eq::<Volume>(&*l.volume, volume))
             {
-                Some(i) => inner.attached.remove(i).ok(),
+                Some(i) => {
+                    if let Some(id) = volume.id() {
+                        inner.node.volume_detached(id);
+                    }
+                    inner.attached.remove(i).ok()
+                }
                 None => None,
             }
         };

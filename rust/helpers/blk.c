@@ -45,6 +45,11 @@ sector_t replicate_helper_bdev_nr_sectors(struct block_device *bdev)
 	return bdev_nr_sectors(bdev);
 }
 
+bool replicate_helper_bdev_same_disk(struct block_device *a, struct block_device *b)
+{
+	return a->bd_disk == b->bd_disk;
+}
+
 unsigned int replicate_helper_bdev_openers(struct block_device *bdev)
 {
 	return atomic_read(&bdev->bd_openers);

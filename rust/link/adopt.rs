@@ -415,6 +415,7 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     inner.epochs = table;
     inner.sync_cursor = None;
     inner.node.restart_at(start.seq, chain, sync);
+    inner.show_states();
     inner.forget_orphaned();
     drop(inner);
     group.identity.lock().replica = if sync {

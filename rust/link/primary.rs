@@ -120,7 +120,7 @@ impl Worker {
     fn ready(&self) -> Result<(), SessionError> {
         let (phase, all) = {
             let inner = self.group.inner.lock();
-            (inner.phase, self.group.all_present(&inner))
+            (inner.phase, inner.node.volumes.all_present())
         };
         match phase {
             Phase::Holding { .. } | Phase::Active => {}

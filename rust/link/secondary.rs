@@ -14,14 +14,13 @@ use super::{
 use crate::{
     group::inner::{Attached, Phase},
     reason::Reason,
-    volume::State as VolumeState,
 };
 use core::convert::Infallible;
 use kernel::prelude::*;
 use replicate_core::{
     group::{Role, Volume},
     lineage::Lineage,
-    node::{self, Log},
+    node::{self, volumes::State as VolumeState, Log},
     session::state,
     units::{Chain, Position, Seq, VolumeId},
     wire::{self, Message, Progress, StateHead},

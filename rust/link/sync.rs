@@ -12,7 +12,6 @@ use crate::{
     group::{inner::Phase, Group},
     reason::Reason,
     refuse::Refusal,
-    volume::State as VolumeState,
 };
 use kernel::prelude::*;
 use replicate_core::{
@@ -21,6 +20,7 @@ use replicate_core::{
     node::{
         durable::links::{self as durable, NoSlot},
         links::LinkId,
+        volumes::State as VolumeState,
         Role,
     },
     session::{resync::Copies, state},

@@ -256,6 +256,12 @@ impl BlockDevice {
         self.bdev == other.bdev
     }
 
+    /// Whether both are on the same disk: the same device, or partitions of one. Devices stacked on one disk are not seen.
+    pub fn same_disk(&self, other: &Self) -> bool {
+        // SAFETY: Both devices are open, as in `nr_sectors()`; a device's disk does not change while it is open.
+        unsafe { raw::bdev_same_disk(self.as_ptr(), other.as_ptr()) }
+    }
+
     /// Writes dirty pages of the page cache of this device. Sleeps.
     pub fn sync_cache(&self) -> Result {
         // SAFETY: As in `nr_sectors()`; process context.
@@ -417,7 +423,7 @@ mod tests {
         let again = BlockDevice::open(RAM, Mode::ReadWrite, Holder::Exclusive);
         assert_eq!(again.err(), Some(EBUSY));
         let b = BlockDevice::open(RAM, Mode::Read, Holder::Shared)?;
-        assert!(a.same_device(&b));
+        assert!(a.same_device(&b) && a.same_disk(&b));
         assert!(a.openers() >= 2);
         drop(a);
         BlockDevice::open(RAM, Mode::ReadWrite, Holder::Exclusive)?;

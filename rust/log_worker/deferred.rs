@@ -6,9 +6,10 @@ use super::LogWorker;
 use crate::{
     event::{self, Code, Severity},
     group::inner::{Inner, Phase, Taken},
-    volume::{State, Volume},
+    volume::Volume,
 };
 use kernel::sync::Arc;
+use replicate_core::node::volumes::State;
 use replicate_linux::{
     clock,
     dm::{BioOp, MappedBio},

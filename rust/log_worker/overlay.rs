@@ -7,12 +7,12 @@
 //! complete then. The pin keeps those records in memory.
 
 use super::LogWorker;
-use crate::{
-    group::{admission, inner::Pin},
-    volume::State,
-};
+use crate::group::{admission, inner::Pin};
 use kernel::prelude::*;
-use replicate_core::units::{Op, Seq, SECTOR_BYTES};
+use replicate_core::{
+    node::volumes::State,
+    units::{Op, Seq, SECTOR_BYTES},
+};
 use replicate_linux::{dm::MappedBio, errno::BlkStatus};
 
 impl LogWorker {
@@ -23,7 +23,7 @@ impl LogWorker {
             return false;
         };
         match volume.state() {
-            State::Parked | State::Replaying => return false,
+            State::Absent | State::Waiting | State::Replaying => return false,
             State::Active | State::Replica | State::Suspended | State::Failed => {}
         }
         let Some(bio) = inner.attached.get_mut(i).and_then(|l| l.reads.pop()) else {

@@ -4,11 +4,13 @@
 
 use super::parts::VolumePart;
 use crate::{
+    group::volumes::BESIDE_SRL,
     reason::Reason,
     uapi::{a_volume as v, VolumeState},
-    volume::State,
+    volume,
 };
 use kernel::prelude::*;
+use replicate_core::node::volumes::State;
 use replicate_linux::genl::Message;
 
 /// Adds a volume to the nest that is open.
@@ -36,14 +38,14 @@ pub(super) fn tell(m: &mut Message, part: &VolumePart) -> Result {
 }
 
 fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
-    let Some(volume) = &part.attached else {
+    let Some(attached) = &part.attached else {
         return (
             VolumeState::Absent as u32,
             Reason::WaitingVolumes,
             "in the volume table, but no device-mapper device is active; create it with dmsetup",
         );
     };
-    let state = volume.state();
+    let state = attached.state();
     let (reason, text) = match state {
         State::Failed => (
             Reason::DataFailed,
@@ -54,11 +56,11 @@ fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
             Reason::DataFailed,
             "a write to the data device failed before; the records since are being written again",
         ),
-        State::Parked if !part.known => (
+        State::Absent | State::Waiting if !part.known => (
             Reason::NotConnected,
             "not in the volume table yet: it waits for the first contact with the primary",
         ),
-        State::Parked => (Reason::Recovery, "its I/O waits for the group"),
+        State::Absent | State::Waiting => (Reason::Recovery, "its I/O waits for the group"),
         State::Replaying => (
             Reason::Recovery,
             "its records of the log are being written to the data device",
@@ -67,8 +69,9 @@ fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
         State::Active | State::Replica if part.cursor.is_some() => {
             (Reason::Sync, "being synchronised")
         }
+        State::Active if attached.beside_srl => (Reason::None, BESIDE_SRL),
         State::Active => (Reason::None, ""),
         State::Replica => (Reason::None, "read-only: this host is a secondary"),
     };
-    (state.uapi(), reason, text)
+    (volume::number(state), reason, text)
 }

@@ -10,6 +10,8 @@
 //! round covers whole is *superseded*: it is not written. A crash in the middle is repaired by the log.
 //! Without a ring every record is written.
 //!
+//! Whether a volume has what a round went past is said beside it, see [`volumes`](super::volumes).
+//!
 //! Trace without the overlap rule: W1(b0), W2(b0) in one round; the device takes W2, then W1; b0 = W1 for ever.
 
 use crate::{
@@ -17,48 +19,57 @@ use crate::{
         window::{Slot, Window},
         Store,
     },
-    units::{Op, Record, Seq},
+    units::{Chain, Op, Record, Seq},
 };
 
 /// Records in one round at most.
 pub const MAX_ROUND: u64 = 512;
 
-/// How far the data volumes are. See the module.
+/// A seq and the chain value after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Point {
+    /// The seq.
+    pub seq: Seq,
+    /// Chain value after it.
+    pub chain: Chain,
+}
+
+/// How far the rounds are. See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Applier {
-    applied: Seq,
-    flushed: Seq,
-    pinned: Option<Seq>,
+    applied: Point,
+    flushed: Point,
     round: Option<(Seq, Seq)>,
 }
 
 impl Applier {
-    /// An applier whose volumes hold everything up to `applied`, durably.
-    pub fn new(applied: Seq) -> Self {
+    /// An applier whose volumes hold everything up to `at`, durably.
+    pub fn new(at: Point) -> Self {
         Applier {
-            applied,
-            flushed: applied,
-            pinned: None,
+            applied: at,
+            flushed: at,
             round: None,
         }
     }
 
-    /// Every record up to here was written to the data volumes (or superseded, or its volume failed).
+    /// Every record up to here was written to its volume, or superseded, or its volume has a floor below it.
     pub fn applied(&self) -> Seq {
+        self.applied.seq
+    }
+
+    /// The same, with the chain value.
+    pub fn point(&self) -> Point {
         self.applied
     }
 
-    /// Every record up to here was flushed there.
+    /// Every record up to here is durable on its volume, or its volume has a floor below it.
     pub fn flushed(&self) -> Seq {
-        self.flushed
+        self.flushed.seq
     }
 
-    /// What a checkpoint may cover: nothing from the first failed data write on, nor what a failed device may have lost.
-    pub fn clean(&self) -> Seq {
-        match self.pinned {
-            Some(p) => self.applied.min(p.prev()),
-            None => self.applied,
-        }
+    /// The same, with the chain value.
+    pub fn flushed_point(&self) -> Point {
+        self.flushed
     }
 
     /// The round in progress.
@@ -68,7 +79,7 @@ impl Applier {
 
     /// Everything up to here was at least submitted to the data volumes.
     pub fn submitted(&self) -> Seq {
-        self.round.map_or(self.applied, |(_, last)| last)
+        self.round.map_or(self.applied.seq, |(_, last)| last)
     }
 
     /// Starts the next round within `(applied, limit]`; `allow` says whether a record may be submitted now.
@@ -84,7 +95,7 @@ impl Applier {
         if self.round.is_some() {
             return None;
         }
-        let start = self.applied;
+        let start = self.applied.seq;
         let mut last = start;
         while last < limit && last.since(start) < MAX_ROUND {
             let Some(slot) = window.get(last.next()) else {
@@ -106,45 +117,23 @@ impl Applier {
         self.round
     }
 
-    /// The round ended; `ok`: every write of it succeeded.
-    ///
-    /// A failure pins the checkpoint before the whole round: a record of it may have been superseded
-    /// by the one that failed.
-    pub fn round_done(&mut self, ok: bool) {
-        if let Some((first, last)) = self.round.take() {
-            self.applied = last;
-            if !ok {
-                self.pinned = Some(self.pinned.map_or(first, |p| p.min(first)));
-            }
+    /// The round ended; `chain`: the chain value after its last record.
+    pub fn round_done(&mut self, chain: Chain) {
+        if let Some((_, seq)) = self.round.take() {
+            self.applied = Point { seq, chain };
         }
     }
 
-    /// A data device failed a write or a flush: what was written since the last good flush may be gone, and a later
-    /// flush that succeeds does not bring it back.
-    ///
-    /// Trace without: W1 is in the device's cache, the flush fails and the cache is lost; the next flush has
-    /// nothing to do and succeeds; the tail moves past W1, which is nowhere. Or the device loses power: a write fails,
-    /// the device comes back, and only that write is made good.
-    pub fn device_failed(&mut self) {
-        let first = self.flushed.next();
-        if self.submitted() >= first {
-            self.pinned = Some(self.pinned.map_or(first, |p| p.min(first)));
+    /// A flush of every data device, begun when [`Self::point`] was `upto`, completed, and no device failed meanwhile.
+    pub fn data_flushed(&mut self, upto: Point) {
+        if upto.seq > self.flushed.seq {
+            self.flushed = upto;
         }
     }
 
-    /// Everything that failed or was skipped has been written by other means: the checkpoint may go on.
-    pub fn unpin(&mut self) {
-        self.pinned = None;
-    }
-
-    /// A flush of every data device, begun when [`Self::applied`] was `upto`, completed.
-    pub fn data_flushed(&mut self, upto: Seq) {
-        self.flushed = self.flushed.max(upto.min(self.clean()));
-    }
-
-    /// The volumes were made equal to `seq` by other means (a finished sync, an adopted position).
-    pub fn jump(&mut self, seq: Seq) {
-        *self = Applier::new(seq);
+    /// The volumes were made equal to `at` by other means (a sync that begins, an adopted position).
+    pub fn jump(&mut self, at: Point) {
+        *self = Applier::new(at);
     }
 }
 
@@ -208,13 +197,13 @@ mod tests {
     #[test]
     fn a_round_ends_before_an_overlap() {
         let mut w = window(&[(0, 8), (8, 8), (4, 8), (100, 1)]);
-        let mut a = Applier::new(Seq(0));
+        let mut a = Applier::new(Point::default());
         assert_eq!(
             a.plan(&mut w, Seq(4), true, |_| true),
             Some((Seq(1), Seq(2)))
         );
         assert_eq!(a.plan(&mut w, Seq(4), true, |_| true), None);
-        a.round_done(true);
+        a.round_done(Chain(1));
         assert_eq!(
             a.plan(&mut w, Seq(4), true, |_| true),
             Some((Seq(3), Seq(4)))
@@ -224,53 +213,17 @@ mod tests {
     #[test]
     fn a_covered_record_is_superseded_only_where_the_log_can_replay() {
         let mut w = window(&[(0, 8), (0, 8)]);
-        let mut a = Applier::new(Seq(0));
+        let mut a = Applier::new(Point::default());
         assert_eq!(
             a.plan(&mut w, Seq(2), true, |_| true),
             Some((Seq(1), Seq(2)))
         );
         assert_eq!(w.get(Seq(1)).map(|s| s.superseded), Some(true));
         let mut w = window(&[(0, 8), (0, 8)]);
-        let mut a = Applier::new(Seq(0));
+        let mut a = Applier::new(Point::default());
         assert_eq!(
             a.plan(&mut w, Seq(2), false, |_| true),
             Some((Seq(1), Seq(1)))
         );
-    }
-
-    #[test]
-    fn a_failed_write_pins_the_checkpoint() {
-        let mut w = window(&[(0, 8), (8, 8)]);
-        let mut a = Applier::new(Seq(0));
-        a.plan(&mut w, Seq(1), true, |_| true);
-        a.round_done(true);
-        a.plan(&mut w, Seq(2), true, |_| true);
-        a.round_done(false);
-        a.data_flushed(Seq(2));
-        assert_eq!(a.clean(), Seq(1));
-        assert_eq!(a.flushed(), Seq(1));
-        assert_eq!(a.applied(), Seq(2));
-    }
-
-    #[test]
-    fn what_a_failed_device_held_is_not_made_good_by_its_next_flush() {
-        let mut w = window(&[(0, 8), (8, 8)]);
-        let mut a = Applier::new(Seq(0));
-        a.plan(&mut w, Seq(1), true, |_| true);
-        a.round_done(true);
-        a.data_flushed(Seq(1));
-        // Nothing was open: nothing is lost.
-        a.device_failed();
-        assert_eq!(a.clean(), Seq(1));
-        a.plan(&mut w, Seq(2), true, |_| true);
-        a.round_done(true);
-        assert_eq!(a.clean(), Seq(2));
-        a.device_failed();
-        assert_eq!(a.clean(), Seq(1));
-        a.data_flushed(Seq(2));
-        assert_eq!(a.flushed(), Seq(1));
-        a.unpin();
-        a.data_flushed(Seq(2));
-        assert_eq!(a.flushed(), Seq(2));
     }
 }

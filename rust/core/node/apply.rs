@@ -8,7 +8,7 @@
 //! application had seen complete before it is *flushed* here. Trace Y8 without that: W1(b0) applied,
 //! W2(b1, depends on W1) applied, power cut keeps only b1.
 
-use super::{Log, Memory, Node, Role};
+use super::{applied::Point, Log, Memory, Node, Role};
 use crate::units::{Record, Seq};
 
 /// What the applier must do before it can go on.
@@ -29,7 +29,8 @@ pub enum Apply {
         /// A redo begins.
         redo: bool,
     },
-    /// Without a ring: flush the data devices ([`Node::data_flushed`]), somebody waits for what was written.
+    /// Without a ring: take the applier's [point](super::applied::Applier::point), flush the data devices and report
+    /// [`Node::data_flushed`]: somebody waits for what was written.
     FlushData,
 }
 
@@ -51,7 +52,7 @@ impl<M: Memory> Node<M> {
 
     /// What the applier does next, if anything.
     pub fn plan_apply(&mut self) -> Option<Apply> {
-        if self.applier.round().is_some() {
+        if self.applier.round().is_some() || self.stands_still() {
             return None;
         }
         let mut limit = self.apply_limit();
@@ -84,10 +85,10 @@ impl<M: Memory> Node<M> {
         }
         let in_redo = matches!(&self.log, Log::NoRing(n) if n.redo.is_some());
         let no_ring = matches!(&self.log, Log::NoRing(_)) && self.role == Role::Secondary;
-        let base = self.applier.flushed();
-        let copies = &self.copies;
+        let base = self.flushed();
+        let (copies, volumes) = (&self.copies, &self.volumes);
         let allow = |r: &Record| {
-            if copies.block(r) {
+            if copies.block(r) || !volumes.knows(r) {
                 return false;
             }
             // A redo was declared: a crash in it makes the replica inconsistent, so order need not be kept inside.
@@ -101,15 +102,18 @@ impl<M: Memory> Node<M> {
             self.applier
                 .plan(&mut self.window, limit, may_supersede, allow)
         {
+            self.note_missing(first, last);
             return Some(Apply::Round { first, last });
         }
         // Above the clean position no flush helps.
-        (needs > Seq::NONE && needs <= self.applier.clean()).then_some(Apply::FlushData)
+        (needs > Seq::NONE && needs <= self.clean()).then_some(Apply::FlushData)
     }
 
-    /// The round ended. `ok`: every write of it succeeded.
-    pub fn round_done(&mut self, ok: bool) {
-        self.applier.round_done(ok);
+    /// The round ended: every record of it was written, or its volume has a floor below it by now.
+    pub fn round_done(&mut self) {
+        let last = self.applier.submitted();
+        let chain = self.window.chain_at(last).unwrap_or_default();
+        self.applier.round_done(chain);
     }
 
     /// A superblock with that horizon is durable.
@@ -120,9 +124,14 @@ impl<M: Memory> Node<M> {
         }
     }
 
-    /// A flush of all data devices, begun when the applier was at `upto`, completed.
-    pub fn data_flushed(&mut self, upto: Seq) {
+    /// A flush of all data devices, begun when the applier was at `upto`, completed without a failure.
+    pub fn data_flushed(&mut self, upto: Point) {
         self.applier.data_flushed(upto);
+    }
+
+    /// Returns up to where all volumes have everything, durably.
+    pub fn flushed(&self) -> Seq {
+        self.applier.flushed().min(self.clean())
     }
 
     /// Stops the applier at `seq` (no further than it is now); `None` lets it go on.

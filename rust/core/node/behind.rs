@@ -60,7 +60,7 @@ mod tests {
             ring::{Index, Mark, Place, Ring},
             writer::Writer,
         },
-        node::{links::Positions, window::Slot, Role, Start},
+        node::{links::Positions, volumes::Volume, window::Slot, Role, Start},
         units::{Bytes, Chain, Op, Range, Sector, VolumeId},
     };
 
@@ -70,6 +70,7 @@ mod tests {
         type Slots = [Slot; 8];
         type Heads = [Seq; 4];
         type Marks = [Mark; 4];
+        type Volumes = [Volume; 1];
     }
 
     #[test]
@@ -86,11 +87,13 @@ mod tests {
         let mut node = Node::<Small>::new(
             [Slot::default(); 8],
             [Seq::NONE; 4],
+            [Volume::default(); 1],
             Log::Ring(writer),
             Positions::default(),
             start,
         );
         assert_eq!(node.behind(Seq(OLD)), Behind::default());
+        assert!(node.volume_attached(VolumeId(0)) && node.open_volume().is_some());
         let range = Range {
             volume: VolumeId(0),
             sector: Sector(0),

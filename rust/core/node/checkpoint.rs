@@ -7,11 +7,11 @@
 //! order cannot be got wrong by the caller: [`Begun`] -> [`Flushed`] -> [`Update`] -> space.
 //!
 //! Trace X5 without the flush: W1 applied (device cache), tail moves past it, power cut: W1 is nowhere.
-//! A failed device ends the checkpoint and pins the next ones ([`Node::data_device_failed`]).
+//! A failed device ends the checkpoint, and the next ones stay where its floor is ([`Node::volume_failed`]).
 //! Trace X6 with the network ack instead of the data ack: the peer holds W1 in memory only, the tail
 //! moves, both hosts lose power: the peer never gets W1, the primary has it.
 
-use super::{links::LinkId, Log, Memory, Node, Role};
+use super::{applied::Point, links::LinkId, Log, Memory, Node, Role};
 use crate::{
     log::{batch::worst_case_bytes, ring::Mark},
     units::{Bytes, Chain, Seq, MAX_RECORD_BYTES},
@@ -20,16 +20,17 @@ use crate::{
 /// Data writes up to `upto`, and so many copies, are complete; the data devices are to be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Begun {
-    upto: Seq,
-    chain: Chain,
+    upto: Point,
+    /// The same for the volumes that have no floor.
+    applied: Point,
     copies: u64,
+    failures: u32,
 }
 
 /// Everything up to `upto` is durable on the data devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flushed {
-    upto: Seq,
-    chain: Chain,
+    upto: Point,
 }
 
 /// What the superblock must say.
@@ -51,37 +52,25 @@ pub struct Update {
 
 impl<M: Memory> Node<M> {
     /// Begins a checkpoint. Flush every data device, then call [`Self::checkpoint_flushed`]; where that failed, call
-    /// [`Self::data_device_failed`].
-    ///
-    /// `None`: memory no longer knows the chain where a checkpoint would be, because a device failed and the records
-    /// after the last good flush are to be replayed. There is nothing to state then that the superblock does not state.
-    pub fn checkpoint_begin(&self) -> Option<Begun> {
-        let upto = self.applier.clean();
-        Some(Begun {
-            upto,
-            chain: self.window.chain_at(upto)?,
+    /// [`Self::volume_failed`].
+    pub fn checkpoint_begin(&self) -> Begun {
+        Begun {
+            upto: self.clean_point(),
+            applied: self.applier.point(),
             copies: self.copies.unflushed(),
-        })
+            failures: self.failures,
+        }
     }
 
     /// The data devices were flushed after [`Self::checkpoint_begin`]. `None`: meanwhile a device failed, so that
     /// this flush proves nothing.
     pub fn checkpoint_flushed(&mut self, begun: Begun) -> Option<Flushed> {
-        if begun.upto > self.applier.clean() {
+        if begun.failures != self.failures {
             return None;
         }
-        self.applier.data_flushed(begun.upto);
+        self.applier.data_flushed(begun.applied);
         self.copies.flushed(begun.copies);
-        Some(Flushed {
-            upto: begun.upto,
-            chain: begun.chain,
-        })
-    }
-
-    /// A data device failed a write or a flush: everything since its last good flush is to be written again.
-    pub fn data_device_failed(&mut self) {
-        self.applier.device_failed();
-        self.copies.device_failed();
+        Some(Flushed { upto: begun.upto })
     }
 
     /// What the superblock must say now.
@@ -89,7 +78,7 @@ impl<M: Memory> Node<M> {
         let mut redo_ended = false;
         let tail = match &mut self.log {
             Log::Ring(w) => {
-                let mut keep = flushed.upto.min(w.commit_point());
+                let mut keep = flushed.upto.seq.min(w.commit_point());
                 if self.role == Role::Primary {
                     self.positions.settle(w.commit_point());
                     keep = keep.min(self.positions.tail_limit(w.commit_point()));
@@ -97,17 +86,17 @@ impl<M: Memory> Node<M> {
                 w.index.find(keep.next())
             }
             Log::NoRing(n) => {
-                redo_ended = n.redo.is_some_and(|to| flushed.upto >= to);
+                redo_ended = n.redo.is_some_and(|to| flushed.upto.seq >= to);
                 None
             }
         };
         Update {
-            applied: flushed.upto,
-            chain: flushed.chain,
+            applied: flushed.upto.seq,
+            chain: flushed.upto.chain,
             commit: self.commit(),
             tail,
             redo_ended,
-            sync_ended: self.copies.ends_at(flushed.upto),
+            sync_ended: self.copies.ends_at(flushed.upto.seq),
         }
     }
 
@@ -142,21 +131,21 @@ impl<M: Memory> Node<M> {
 
     /// Whether a checkpoint would free space, raise an acknowledgement or end a sync.
     pub fn checkpoint_useful(&self) -> bool {
-        if self.copies.want_flush() || self.copies.ends_at(self.applier.clean()) {
+        if self.copies.want_flush() || self.copies.ends_at(self.clean()) {
             return true;
         }
         match &self.log {
             Log::Ring(w) => {
-                let mut keep = self.applier.clean().min(w.commit_point());
+                let mut keep = self.clean().min(w.commit_point());
                 if self.role == Role::Primary {
                     keep = keep.min(self.positions.tail_limit(w.commit_point()));
                 }
                 w.index
                     .find(keep.next())
                     .is_some_and(|m| m.place > w.ring.tail())
-                    || self.applier.clean() > self.applier.flushed()
+                    || self.applier.applied() > self.applier.flushed()
             }
-            Log::NoRing(n) => self.applier.clean() > n.durable,
+            Log::NoRing(n) => self.clean() > n.durable,
         }
     }
 
@@ -174,7 +163,7 @@ impl<M: Memory> Node<M> {
         }
         let id = self.positions.most_behind()?;
         let behind = self.positions.get(id)?;
-        let pins = behind.pinned(behind.kept)? < self.applier.clean();
+        let pins = behind.pinned(behind.kept)? < self.clean();
         (behind.may_be_given_up() && pins).then_some(id)
     }
 }

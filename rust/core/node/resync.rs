@@ -163,9 +163,13 @@ impl<M: Memory> Node<M> {
     /// Whether a data volume lacks a record up to `upto` that overlaps `range`: it is not written yet, or the device
     /// failed, or the volume is not there. Then the region is neither read for a copy nor written by one.
     pub fn volume_lacks(&self, range: &Range, upto: Seq) -> bool {
-        let clean = self.applier.clean();
-        // What a failed device may have lost need not be in memory any more.
-        clean < self.window.base() || self.window.newest_overlap(range, clean, upto).is_some()
+        let Some(volume) = self.volumes.get(range.volume) else {
+            return true;
+        };
+        let applied = self.applier.applied();
+        let has = volume.floor().map_or(applied, |f| f.min(applied));
+        // What a volume lacks need not be in memory any more.
+        has < self.window.base() || self.window.newest_overlap(range, has, upto).is_some()
     }
 
     fn is_held(&self, item: u64) -> bool {
@@ -178,9 +182,13 @@ impl<M: Memory> Node<M> {
     }
 
     /// The copy to write now, if its turn has come: all records up to `after` are here, those that overlap it
-    /// are written. Report with [`Self::copy_written`].
+    /// are written, and its volume is one that the next checkpoint flushes. Report with [`Self::copy_written`].
     pub fn next_copy(&mut self) -> Option<Copy> {
-        if self.applier.round().is_some() || self.copies.writing.is_some() || self.copies.lost {
+        if self.applier.round().is_some()
+            || self.copies.writing.is_some()
+            || self.copies.lost
+            || self.stands_still()
+        {
             return None;
         }
         let next = self.copies.last_written().saturating_add(1);
@@ -188,6 +196,7 @@ impl<M: Memory> Node<M> {
             c.is_some_and(|c| {
                 c.item == next
                     && self.window.head() >= c.after
+                    && self.flushes(c.range.volume)
                     && !self.volume_lacks(&c.range, c.after)
             })
         })?;

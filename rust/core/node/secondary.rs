@@ -3,6 +3,7 @@
 //! What a secondary does more: take records from the wire, acknowledge, drop what never was, take over.
 
 use super::{
+    applied::Point,
     inbound::{Inbound, Refused},
     Log, Memory, NoRing, Node, Role,
 };
@@ -105,7 +106,7 @@ impl<M: Memory> Node<M> {
 
     /// What may be acknowledged now.
     pub fn acks(&self) -> Acks {
-        let applied = self.applier.clean();
+        let applied = self.clean();
         match &self.log {
             Log::Ring(w) => {
                 let logged = w.commit_point();
@@ -218,7 +219,8 @@ impl<M: Memory> Node<M> {
     /// and `chain`, and for a sync `inconsistent`. Nothing may be in flight.
     pub fn restart_at(&mut self, seq: Seq, chain: Chain, syncing: bool) {
         self.window.reset(seq, chain);
-        self.applier.jump(seq);
+        self.applier.jump(Point { seq, chain });
+        self.volumes.restart();
         self.recovered = seq;
         self.peer_commit = seq;
         self.copies.restart(syncing);
@@ -284,13 +286,14 @@ impl<M: Memory> Node<M> {
     pub fn takeover_ready(&self, end: Seq) -> bool {
         match &self.log {
             Log::Ring(w) => w.commit_point() >= end,
-            Log::NoRing(_) => self.applier.flushed() >= end,
+            Log::NoRing(_) => self.flushed() >= end,
         }
     }
 
     /// Last step, once the superblock with the new epoch (first seq `end + 1`) is durable.
     pub fn takeover_done(&mut self, end: Seq) {
         self.role = Role::Primary;
+        self.volumes.took_over();
         self.recovered = end;
         self.gate = crate::node::release::Gate::new(end, end);
     }

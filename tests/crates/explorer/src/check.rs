@@ -4,13 +4,13 @@
 
 use replicate_core::{
     log::recovery::Outcome,
-    node::{durable::grow::Limits, Log},
+    node::{durable::grow::Limits, volumes::State, Log},
     session::meet::{Verdict, Why as Reason},
     units::{Record, Seq},
 };
 
 use crate::{
-    config::Config,
+    config::{Config, Op},
     disk::{Value, GARBAGE},
     host::{wid, writes_of, Host},
     link::image,
@@ -190,12 +190,20 @@ impl World {
             let applied = on.node.applier.applied();
             // After a restart with caches kept the volumes are ahead of the replay.
             let replaying = s.ring && applied < on.replay;
-            if still && !redo && !replaying && !on.failed {
-                let now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
-                if now != image(cfg, hist, applied) {
+            if still && !redo && !replaying && (s.ring || !on.failed) {
+                let mut now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
+                let image = image(cfg, hist, applied);
+                for b in 0..now.len() {
+                    // What a volume lacks is in the log, and it serves nothing before it has it.
+                    let v = on.node.volumes.get(cfg.volume(b));
+                    if v.is_some_and(|v| v.floor().is_some() && v.state() != State::Replica) {
+                        now[b] = image[b];
+                    }
+                }
+                if now != image {
                     return broken(format!(
                         "P3/P7: the replica, quiesced at {applied}, holds writes {now:?} instead of {:?}",
-                        image(cfg, hist, applied)
+                        image
                     ));
                 }
             }
@@ -279,7 +287,21 @@ impl World {
         if self.ghost.taken || on.node.log_failed() {
             return Ok(());
         }
-        if usize::from(self.ghost.script) < cfg.script.len() {
+        for (id, v) in on.node.volumes.iter() {
+            if matches!(v.state(), State::Waiting | State::Replaying) {
+                return broken(format!("P9: volume {} waits for ever", id.0));
+            }
+        }
+        let next = cfg.script.get(usize::from(self.ghost.script));
+        let away = |from: usize| {
+            let state = on.node.volumes.state(cfg.volume(from));
+            matches!(state, State::Absent | State::Suspended)
+        };
+        let waits = next.is_some_and(|op| match *op {
+            Op::Write { from, .. } => !away(from),
+            Op::Flush => true,
+        });
+        if waits {
             return broken(format!(
                 "P10: the application's step {} waits for ever",
                 self.ghost.script
@@ -305,6 +327,17 @@ impl World {
             .find(|hist| {
                 // Its volumes, and what it still replays.
                 let mut now: Vec<Value> = s.vols.iter().map(|b| b.current()).collect();
+                let log = s.scan(true);
+                for (id, v) in on.node.volumes.iter() {
+                    let lacks = v.floor().unwrap_or(applied);
+                    let its =
+                        |r: &&Record| r.seq > lacks && r.seq <= applied && r.range.volume == id;
+                    for r in log.records.iter().filter(its) {
+                        for (b, v) in writes_of(cfg, r) {
+                            now[b] = v;
+                        }
+                    }
+                }
                 let mut seq = applied.next();
                 while seq <= end {
                     let Some(slot) = on.node.window.get(seq) else {

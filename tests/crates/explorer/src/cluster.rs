@@ -33,7 +33,7 @@ use replicate_core::{
     },
     record::chain_record,
     session::{credit::Granted, sender::Sender},
-    units::{Bytes, Chain, EpochId, Record, Seq},
+    units::{Bytes, Chain, EpochId, Record, Seq, VolumeId},
 };
 
 use crate::{
@@ -284,10 +284,12 @@ impl Host {
         let mut node: Node = replicate_core::node::Node::<Mem>::new(
             Default::default(),
             [Seq::NONE; 1],
+            Default::default(),
             log,
             positions,
             start,
         );
+        assert!(node.volume_attached(VolumeId(0)), "there is room");
         while let Some(seq) = node.wants_load() {
             let all = self.log.iter().flat_map(|l| &l.records);
             let record = *all

@@ -70,6 +70,14 @@ pub struct Config {
     pub reorder: bool,
     /// Messages lost or doubled.
     pub faults: u8,
+    /// Volumes are suspended so often, both sides together; they may come back at any time.
+    pub volume_moves: u8,
+    /// A volume that failed may be attached again.
+    pub repaired: bool,
+    /// No volume is there when a host starts.
+    pub late: bool,
+    /// All volumes of a host lie on one disk: what its cache held is lost for all of them.
+    pub shared_disk: bool,
     /// Failures of devices, both sides together.
     pub errors: u8,
     /// Blocks of a log that become unreadable while its host is off.
@@ -114,6 +122,10 @@ impl Config {
         faults: 0,
         errors: 0,
         spoils: 0,
+        volume_moves: 0,
+        repaired: false,
+        late: false,
+        shared_disk: false,
         stale: false,
         fine: false,
         takeover: false,
@@ -135,6 +147,19 @@ impl Config {
             sector: Sector(sector),
             sectors: BLOCK_SECTORS * blocks,
         }
+    }
+
+    /// The volume that block `b` lies in.
+    pub fn volume(&self, b: usize) -> VolumeId {
+        VolumeId(self.blocks[b].0)
+    }
+
+    /// Every volume.
+    pub fn volumes(&self) -> Vec<VolumeId> {
+        let mut all: Vec<VolumeId> = (0..self.blocks.len()).map(|b| self.volume(b)).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Size of a volume.

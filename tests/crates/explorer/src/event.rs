@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use replicate_core::units::VolumeId;
+
 use crate::world::P;
 
 /// What can happen.
@@ -27,8 +29,16 @@ pub enum Ev {
     RoundFails(usize, bool),
     /// Writing a region copy fails.
     CopyFails(usize),
-    /// A flush of the data devices fails, and what their caches held is gone.
-    DataFlushFails(usize),
+    /// A flush of a volume's device fails, and what the disk's cache held is gone.
+    DataFlushFails(usize, VolumeId),
+    /// A volume is suspended.
+    VolumeGoes(usize, VolumeId),
+    /// A volume is attached, again or for the first time.
+    VolumeComes(usize, VolumeId),
+    /// Log is written again to volumes that come back.
+    Replay(usize),
+    /// A volume that has everything again is flushed.
+    ReplayFlush(usize),
     Boot(usize),
     /// While the host is off a block of its log becomes unreadable: at the log's end, or a batch that is proven.
     Spoil(usize, usize),
@@ -59,7 +69,7 @@ pub enum Ev {
 }
 
 impl Ev {
-    /// Something fails: nobody can count on it.
+    /// Something fails, or somebody decides: nobody can count on it.
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
@@ -67,8 +77,10 @@ impl Ev {
                 | Ev::LogFlushFails(_)
                 | Ev::RoundFails(..)
                 | Ev::CopyFails(_)
-                | Ev::DataFlushFails(_)
                 | Ev::Spoil(..)
+                | Ev::DataFlushFails(..)
+                | Ev::VolumeGoes(..)
+                | Ev::VolumeComes(..)
                 | Ev::Cut(..)
                 | Ev::Reset(..)
                 | Ev::Drop(_)
@@ -110,7 +122,18 @@ impl fmt::Display for Ev {
             }
             Ev::RoundFails(s, true) => write!(f, "{}: data writes FAIL, but are there", side(*s)),
             Ev::CopyFails(s) => write!(f, "{}: writing a region copy FAILS", side(*s)),
-            Ev::DataFlushFails(s) => write!(f, "{}: data flush FAILS, caches are lost", side(*s)),
+            Ev::DataFlushFails(s, v) => {
+                write!(
+                    f,
+                    "{}: flush of volume {} FAILS, caches are lost",
+                    side(*s),
+                    v.0
+                )
+            }
+            Ev::VolumeGoes(s, v) => write!(f, "{}: volume {} is suspended", side(*s), v.0),
+            Ev::VolumeComes(s, v) => write!(f, "{}: volume {} is attached", side(*s), v.0),
+            Ev::Replay(s) => write!(f, "{}: log is written again to a volume", side(*s)),
+            Ev::ReplayFlush(s) => write!(f, "{}: a replayed volume is flushed", side(*s)),
             Ev::Boot(s) => write!(f, "{}: starts, scans its log", side(*s)),
             Ev::Spoil(s, 0) => write!(f, "{}: the log's end cannot be read", side(*s)),
             Ev::Spoil(s, i) => write!(f, "{}: batch {i} of the log CANNOT BE READ", side(*s)),

@@ -54,5 +54,6 @@ pub struct Ghost {
     pub spoils: u8,
     /// What became unreadable was proven durable.
     pub damaged: bool,
+    pub volume_moves: u8,
     pub checkpoints: [u8; 2],
 }

@@ -24,6 +24,7 @@ use replicate_core::{
         inbound::Inbound,
         links::{LinkId, Positions},
         secondary::Acks,
+        volumes::Volume,
         Log, Memory, Role, Start,
     },
     record::chain_record,
@@ -50,6 +51,7 @@ impl Memory for Mem {
     type Slots = [Slot; 5];
     type Heads = [Seq; 1];
     type Marks = [Mark; 6];
+    type Volumes = [Volume; 2];
 }
 
 pub type Node = replicate_core::node::Node<Mem>;
@@ -89,7 +91,7 @@ pub struct On {
     pub log_flush: bool,
     /// Data writes in flight.
     pub round: Writes,
-    /// A data device failed: until it was started again its volumes are no point of the order.
+    /// A data device failed. Without a ring its volumes are no point of the order until the host was started again.
     pub failed: bool,
     /// A region copy being written.
     pub copying: Writes,
@@ -344,7 +346,20 @@ impl Host {
             chain,
             head,
         };
-        let mut node = Node::new([Slot::default(); 5], [Seq::NONE; 1], log, positions, start);
+        let mut node = Node::new(
+            [Slot::default(); 5],
+            [Seq::NONE; 1],
+            [Volume::default(); 2],
+            log,
+            positions,
+            start,
+        );
+        for v in cfg.volumes() {
+            assert!(node.volumes.enter(v), "there is room");
+            if !cfg.late {
+                node.volume_attached(v);
+            }
+        }
         if self.sb.inconsistent {
             node.copies.set_syncing();
         }

@@ -2,13 +2,16 @@
 
 //! For every rule of `mutations.toml` the run that must break without it, led to where that shows soon.
 
-use replicate_core::group::Mode;
+use replicate_core::{group::Mode, units::VolumeId};
 
 use crate::{
     cluster::{runs, Cluster},
     config::{fua, w, Config, Op},
     event::Ev,
-    runs::{connected, no_ring, ring, run, syncing, unreadable, wide, ADJACENT, ONE},
+    runs::{
+        connected, no_ring, one_fails_others_go_on, ring, run, syncing, unreadable, wide, ADJACENT,
+        ONE,
+    },
     world::{P, S},
 };
 
@@ -91,6 +94,46 @@ pub fn mutation(rule: &str) -> Config {
             checkpoints: 2,
             ..run("failed flush", vec![w(0)])
         },
+        "SharedDisk" => calm(Config {
+            errors: 1,
+            checkpoints: 2,
+            shared_disk: true,
+            repaired: true,
+            // Two volumes, both written.
+            prefix: with(
+                vec![Ev::Boot(P), Ev::SuperblockDone(P), Ev::App, Ev::App],
+                &with(logged(P).to_vec(), &[Ev::Apply(P)]),
+            ),
+            ..run("one disk", vec![w(0), w(1)])
+        }),
+        "FloorPerVolume" => Config {
+            errors: 1,
+            checkpoints: 2,
+            late: true,
+            repaired: true,
+            // A record of each volume is to be replayed, the first one is there.
+            prefix: with(
+                with(
+                    vec![
+                        Ev::Boot(P),
+                        Ev::SuperblockDone(P),
+                        Ev::VolumeComes(P, VolumeId(0)),
+                        Ev::VolumeComes(P, VolumeId(1)),
+                        Ev::App,
+                        Ev::App,
+                    ],
+                    &logged(P),
+                ),
+                &[
+                    Ev::Cut(P, 0),
+                    Ev::Boot(P),
+                    Ev::SuperblockDone(P),
+                    Ev::VolumeComes(P, VolumeId(0)),
+                ],
+            ),
+            ..run("one of two volumes is back", vec![w(0), w(1)])
+        },
+        "MemoryOfApplied" => one_fails_others_go_on(),
         "TailOnDataAck" => calm(Config {
             checkpoints: 2,
             ..ring("X6", vec![w(0), w(1)])

@@ -2,7 +2,7 @@
 
 //! The runs: what is explored in full.
 
-use replicate_core::{group::Mode, node::durable::grow::Limits};
+use replicate_core::{group::Mode, node::durable::grow::Limits, units::VolumeId};
 
 use crate::{
     config::{fua, w, Config, Op, Peer},
@@ -75,6 +75,7 @@ pub(crate) fn syncing() -> Vec<Ev> {
 pub fn families(long: bool) -> Vec<(&'static str, Vec<Config>)> {
     vec![
         ("local", local(long)),
+        ("volumes", volumes(long)),
         ("ring", ring_peer(long)),
         ("no-ring", ring_less_peer(long)),
         ("sync", sync_modes(long)),
@@ -126,31 +127,6 @@ fn local(long: bool) -> Vec<Config> {
             resets: long,
             ..run("local: devices fail", vec![w(0), fua(1), Op::Flush])
         },
-        Config {
-            // More than memory holds, and more than the log needs to give back.
-            errors: 1,
-            live: true,
-            fine: true,
-            volatile: false,
-            primary_crashes: 0,
-            checkpoints: 2,
-            ring_room: 16,
-            blocks: ONE,
-            prefix: vec![
-                Ev::Boot(P),
-                Ev::SuperblockDone(P),
-                Ev::App,
-                Ev::App,
-                Ev::App,
-                Ev::App,
-                Ev::Batch(P),
-                Ev::BatchDone(P, 0),
-            ],
-            ..run(
-                "local: a volume fails, others go on",
-                vec![w(0), w(0), w(0), w(0), w(0), w(0), w(0)],
-            )
-        },
     ];
     if long {
         v.push(Config {
@@ -169,6 +145,130 @@ pub fn unreadable() -> Config {
         spoils: 1,
         checkpoints: 2,
         ..run("local: unreadable log", vec![w(0), w(1), Op::Flush])
+    }
+}
+
+/// Volumes that come, go, fail and come back, each on its own or on one disk.
+fn volumes(long: bool) -> Vec<Config> {
+    let base = Config {
+        volatile: false,
+        resets: long,
+        checkpoints: 2,
+        live: true,
+        repaired: true,
+        ..Config::BASE
+    };
+    let mut v = vec![
+        Config {
+            name: "volumes: suspended and back",
+            volume_moves: 2,
+            script: vec![w(0), w(1), w(0)],
+            ..base.clone()
+        },
+        Config {
+            name: "volumes: late after a crash",
+            late: true,
+            volume_moves: 1,
+            script: vec![w(0), w(1)],
+            ..base.clone()
+        },
+        one_fails_others_go_on(),
+        Config {
+            name: "volumes: devices fail",
+            errors: 2,
+            script: vec![w(0), w(1)],
+            ..base.clone()
+        },
+        Config {
+            name: "volumes: devices fail, one disk",
+            errors: 1,
+            fine: true,
+            shared_disk: true,
+            script: vec![w(0), w(1)],
+            ..base.clone()
+        },
+        Config {
+            name: "volumes: fail and go, one disk",
+            errors: 1,
+            volume_moves: 1,
+            shared_disk: true,
+            script: vec![w(0), w(1)],
+            ..base.clone()
+        },
+        Config {
+            name: "volumes: a replica's",
+            live: false,
+            primary_crashes: 0,
+            secondary_crashes: 1,
+            checkpoints: 1,
+            volume_moves: 1,
+            prefix: connected(),
+            ..Config {
+                peer: Some(Peer::Ring),
+                script: if long { vec![w(0), w(1)] } else { vec![w(0)] },
+                ..base.clone()
+            }
+        },
+        Config {
+            name: "volumes: a replica's, devices fail, takeover",
+            live: false,
+            primary_crashes: 0,
+            secondary_crashes: 1,
+            checkpoints: 1,
+            errors: 1,
+            shared_disk: true,
+            takeover: true,
+            prefix: connected(),
+            ..Config {
+                peer: Some(Peer::Ring),
+                script: if long { vec![w(0), w(1)] } else { vec![w(0)] },
+                ..base.clone()
+            }
+        },
+    ];
+    if long {
+        v.push(Config {
+            name: "volumes: everything",
+            errors: 1,
+            volume_moves: 2,
+            primary_crashes: 2,
+            fine: true,
+            script: vec![w(0), w(1), w(0)],
+            ..base
+        });
+    }
+    v
+}
+
+/// A volume fails; the writers of another fill memory several times.
+pub(crate) fn one_fails_others_go_on() -> Config {
+    Config {
+        name: "volumes: one fails, others go on",
+        errors: 1,
+        primary_crashes: 0,
+        ring_room: 16,
+        // More than memory holds.
+        checkpoints: 0,
+        script: vec![w(0), w(1), w(1), w(1), w(1), w(1), w(1)],
+        prefix: vec![
+            Ev::Boot(P),
+            Ev::SuperblockDone(P),
+            Ev::App,
+            Ev::Batch(P),
+            Ev::BatchDone(P, 0),
+            Ev::Apply(P),
+            Ev::DataFlushFails(P, VolumeId(0)),
+            Ev::Replay(P),
+            Ev::ReplayFlush(P),
+            Ev::App,
+            Ev::App,
+            Ev::App,
+            Ev::Batch(P),
+            Ev::BatchDone(P, 0),
+        ],
+        volatile: false,
+        live: true,
+        ..Config::BASE
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     panic::{catch_unwind, AssertUnwindSafe},
 };
 
-use replicate_core::node::Role;
+use replicate_core::node::{
+    volumes::{State, Volume},
+    Role,
+};
 
 use crate::{
     config::Config,
@@ -158,7 +161,7 @@ impl World {
             }
         }
         if self.ghost.errors > 0 {
-            self.failures(s, all);
+            self.failures(cfg, s, all);
         }
         if on.log_flush {
             all.push(Ev::LogFlushed(s));
@@ -183,6 +186,7 @@ impl World {
             if on.node.applier.round().is_none() {
                 all.push(Ev::Apply(s));
             }
+            self.volumes(cfg, s, all);
             let checkpoint =
                 self.ghost.checkpoints[s] > 0 && on.checkpoint.is_none() && h.pending.is_none();
             if checkpoint && on.node.checkpoint_useful() {
@@ -199,7 +203,8 @@ impl World {
                 && !h.sb.inconsistent;
             if may
                 && on.taking.is_none()
-                && !on.failed
+                && (h.ring || !on.failed)
+                && on.node.volumes.all_present()
                 && self.welcome.is_none()
                 && !h.sb.line.is_empty()
                 && h.pending.is_none()
@@ -213,7 +218,32 @@ impl World {
         self.crashes(cfg, s, all);
     }
 
-    fn failures(&self, s: usize, all: &mut Vec<Ev>) {
+    /// Volumes go, come, and catch up.
+    fn volumes(&self, cfg: &Config, s: usize, all: &mut Vec<Ev>) {
+        let h = &self.hosts[s];
+        let volumes = &h.on().node.volumes;
+        for (id, v) in volumes.iter() {
+            if self.ghost.volume_moves > 0 && h.can_suspend(id) {
+                all.push(Ev::VolumeGoes(s, id));
+            }
+            let comes = match v.state() {
+                State::Absent | State::Suspended => true,
+                State::Failed => cfg.repaired,
+                State::Waiting | State::Replaying | State::Active | State::Replica => false,
+            };
+            if comes {
+                all.push(Ev::VolumeComes(s, id));
+            }
+        }
+        let back = |v: &Volume| {
+            matches!(v.state(), State::Waiting | State::Replaying) && v.floor().is_some()
+        };
+        if volumes.iter().any(|(_, v)| back(v)) {
+            all.extend([Ev::Replay(s), Ev::ReplayFlush(s)]);
+        }
+    }
+
+    fn failures(&self, cfg: &Config, s: usize, all: &mut Vec<Ev>) {
         let h = &self.hosts[s];
         let on = h.on();
         for (i, b) in on.batches.iter().enumerate() {
@@ -230,8 +260,11 @@ impl World {
         if !on.copying.is_empty() {
             all.push(Ev::CopyFails(s));
         }
-        if on.checkpoint.is_some() || h.vols.iter().any(|b| !b.cache.is_empty()) {
-            all.push(Ev::DataFlushFails(s));
+        for id in cfg.volumes() {
+            let dirty = |i: usize| cfg.volume(i) == id && !h.vols[i].cache.is_empty();
+            if on.checkpoint.is_some() || (0..h.vols.len()).any(dirty) {
+                all.push(Ev::DataFlushFails(s, id));
+            }
         }
     }
 
@@ -421,11 +454,13 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
         report.depth += 1;
         let mut next_layer = Vec::new();
         for (at, world) in layer {
+            let mut moves = !cfg.live;
             for ev in world.events(cfg) {
                 report.steps += 1;
                 match world.after(cfg, ev) {
                     Ok(None) => {}
                     Ok(Some(next)) => {
+                        moves |= !ev.is_fault() && next != world;
                         if seen.insert(key(&next)) {
                             report.states += 1;
                             from.push((at, ev));
@@ -433,17 +468,17 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
                         }
                     }
                     Err(text) => {
-                        let mut path = vec![ev];
-                        let mut at = at;
-                        while at != 0 {
-                            let (parent, ev) = from[at as usize];
-                            path.push(ev);
-                            at = parent;
-                        }
-                        path.reverse();
+                        let mut path = way(&from, at);
+                        path.push(ev);
                         report.broken = Some((text, path));
                         return report;
                     }
+                }
+            }
+            if !moves {
+                if let Err(b) = world.at_rest(cfg) {
+                    report.broken = Some((b.0, way(&from, at)));
+                    return report;
                 }
             }
             if report.states >= limit {
@@ -454,6 +489,18 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
         layer = next_layer;
     }
     report
+}
+
+/// The events that led to a state, by each state's predecessor.
+fn way(from: &[(u32, Ev)], mut at: u32) -> Vec<Ev> {
+    let mut path = Vec::new();
+    while at != 0 {
+        let (parent, ev) = from[at as usize];
+        path.push(ev);
+        at = parent;
+    }
+    path.reverse();
+    path
 }
 
 /// Walks at random, `walks` times, each until nothing can happen or `deep` steps.

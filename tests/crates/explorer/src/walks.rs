@@ -18,6 +18,9 @@ pub fn walks() -> Vec<Config> {
         checkpoints: 4,
         fine: true,
         takeover: true,
+        repaired: true,
+        volume_moves: 2,
+        errors: 1,
         script: vec![w(0), wide(), fua(1), w(0), Op::Flush],
         blocks: ADJACENT,
         ..c

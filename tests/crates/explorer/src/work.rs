@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use replicate_core::{
     log::recovery::Epochs,
-    node::{apply::Apply, durable, Log},
-    units::Seq,
+    node::{apply::Apply, durable, volumes::State, Log},
+    units::{Seq, VolumeId},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ impl Host {
     }
 
     /// A device fails. `false`: nothing was under way that could.
-    pub fn fails(&mut self, ev: Ev) -> bool {
+    pub fn fails(&mut self, cfg: &Config, ev: Ev) -> bool {
         match ev {
             Ev::BatchFails(_, id) => {
                 // As if it were still on its way: any part of it may be there, no flush covers it.
@@ -86,42 +86,109 @@ impl Host {
             }
             Ev::RoundFails(_, taken) => {
                 let round = std::mem::take(&mut self.on_mut().round);
-                if taken {
-                    for (b, v) in round {
+                let volume = cfg.volume(round[0].0);
+                if !taken {
+                    self.lose_caches(cfg, volume);
+                }
+                for (b, v) in round {
+                    if taken || !shares_disk(cfg, b, volume) {
                         self.vols[b].write(v);
                     }
-                } else {
-                    self.lose_caches();
                 }
                 let on = self.on_mut();
                 on.failed = true;
-                on.node.data_device_failed();
-                on.node.round_done(false);
+                on.node.volume_failed(volume);
+                on.node.round_done();
             }
             Ev::CopyFails(_) => {
                 let on = self.on_mut();
+                let volume = cfg.volume(on.copying[0].0);
                 on.copying.clear();
                 on.failed = true;
-                on.node.data_device_failed();
+                on.node.volume_failed(volume);
                 on.node.copy_abandoned();
             }
-            Ev::DataFlushFails(_) => {
-                self.lose_caches();
+            Ev::DataFlushFails(_, volume) => {
+                self.lose_caches(cfg, volume);
                 let on = self.on_mut();
                 on.failed = true;
                 on.checkpoint = None;
-                on.node.data_device_failed();
+                on.node.volume_failed(volume);
             }
             _ => return false,
         }
         true
     }
 
-    fn lose_caches(&mut self) {
-        for b in &mut self.vols {
-            b.cache.clear();
-            b.marked = 0;
+    fn lose_caches(&mut self, cfg: &Config, volume: VolumeId) {
+        for (i, b) in self.vols.iter_mut().enumerate() {
+            if shares_disk(cfg, i, volume) {
+                b.cache.clear();
+                b.marked = 0;
+            }
         }
+    }
+
+    /// Everything that was written to the volume is durable.
+    pub fn flush_volume(&mut self, cfg: &Config, volume: VolumeId) {
+        for (i, b) in self.vols.iter_mut().enumerate() {
+            if cfg.volume(i) == volume {
+                b.flush_begins();
+                b.flush_ends();
+            }
+        }
+    }
+
+    /// The next stretch of log for volumes that come back, a record at a time where data writes take time.
+    pub fn replay(&mut self, cfg: &Config) -> Result<bool, String> {
+        let found = self.scan(true);
+        let on = self.on.as_mut().expect("host is up");
+        let Some(replay) = on.node.plan_replay() else {
+            return Ok(false);
+        };
+        let mut seq = replay.from;
+        loop {
+            let Some(record) = found.records.iter().find(|r| r.seq == seq) else {
+                return Err(format!(
+                    "the log gave up record {seq}, which a volume lacks"
+                ));
+            };
+            if on.node.replays(record) {
+                for (b, v) in writes_of(cfg, record) {
+                    self.vols[b].write(v);
+                }
+            }
+            if cfg.fine || seq >= replay.upto {
+                break;
+            }
+            seq = seq.next();
+        }
+        on.node.replayed(replay, seq);
+        Ok(true)
+    }
+
+    /// A volume that has everything again is flushed. `false`: there is none.
+    pub fn replay_flush(&mut self, cfg: &Config) -> bool {
+        let Some(volume) = self.on().node.volume_to_flush() else {
+            return false;
+        };
+        self.flush_volume(cfg, volume);
+        self.on_mut().node.volume_replayed(volume);
+        true
+    }
+
+    /// Whether device-mapper may suspend the volume now: the applier stands still, what was written is on the device.
+    pub fn can_suspend(&self, volume: VolumeId) -> bool {
+        let on = self.on();
+        let drained = match on.node.volumes.state(volume) {
+            State::Active => on.node.applier.applied() >= on.node.head(),
+            State::Waiting | State::Replaying | State::Replica => true,
+            State::Absent | State::Suspended | State::Failed => false,
+        };
+        drained
+            && on.node.applier.round().is_none()
+            && on.checkpoint.is_none()
+            && on.copying.is_empty()
     }
 
     pub fn can_flush_log(&self) -> bool {
@@ -161,10 +228,13 @@ impl Host {
                         .window
                         .get(seq)
                         .expect("in memory until it is applied");
-                    if !s.superseded {
+                    if !s.superseded && on.node.writes(&s.record) {
                         on.round.extend(writes_of(cfg, &s.record));
                     }
                     seq = seq.next();
+                }
+                if on.round.is_empty() {
+                    on.node.round_done();
                 }
                 true
             }
@@ -179,7 +249,7 @@ impl Host {
                 true
             }
             Some(Apply::FlushData) => {
-                let upto = on.node.applier.applied();
+                let upto = on.node.applier.point();
                 for b in &mut self.vols {
                     b.flush_begins();
                     b.flush_ends();
@@ -200,7 +270,7 @@ impl Host {
         for (b, v) in round {
             self.vols[b].write(v);
         }
-        on.node.round_done(true);
+        on.node.round_done();
     }
 
     pub fn round_conflicts(&self) -> bool {
@@ -208,17 +278,14 @@ impl Host {
         (0..round.len()).any(|i| round[i + 1..].iter().any(|w| w.0 == round[i].0))
     }
 
-    /// `false`: there is nothing that it could state.
-    pub fn checkpoint_begins(&mut self) -> bool {
+    pub fn checkpoint_begins(&mut self, cfg: &Config) {
         let on = self.on.as_mut().expect("host is up");
-        on.checkpoint = on.node.checkpoint_begin();
-        if on.checkpoint.is_none() {
-            return false;
+        on.checkpoint = Some(on.node.checkpoint_begin());
+        for (i, b) in self.vols.iter_mut().enumerate() {
+            if on.node.flushes(cfg.volume(i)) {
+                b.flush_begins();
+            }
         }
-        for b in &mut self.vols {
-            b.flush_begins();
-        }
-        true
     }
 
     /// The flush ended: the superblock is on its way.
@@ -271,4 +338,9 @@ impl Host {
         let sb = edited.expect("the history is short");
         self.pending = Some((sb, Why::TakeOver(end)));
     }
+}
+
+/// Whether block `b` lies on the disk of `volume`.
+fn shares_disk(cfg: &Config, b: usize, volume: VolumeId) -> bool {
+    cfg.shared_disk || cfg.volume(b) == volume
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use replicate_core::{
     group::Mode,
-    node::Log,
+    node::{volumes::State, Log},
     record::chain_record,
     units::{Chain, Record, Seq},
 };
@@ -97,6 +97,7 @@ impl World {
                 errors: cfg.errors,
                 spoils: cfg.spoils,
                 damaged: false,
+                volume_moves: cfg.volume_moves,
                 checkpoints: [cfg.checkpoints; 2],
             },
         }
@@ -152,9 +153,7 @@ impl World {
             }
             Ev::CheckpointFlush(s) => {
                 self.ghost.checkpoints[s] -= 1;
-                if !self.hosts[s].checkpoint_begins() {
-                    return Ok(false);
-                }
+                self.hosts[s].checkpoint_begins(cfg);
                 if !cfg.fine {
                     self.hosts[s].checkpoint_flushed();
                 }
@@ -169,10 +168,22 @@ impl World {
             | Ev::LogFlushFails(s)
             | Ev::RoundFails(s, _)
             | Ev::CopyFails(s)
-            | Ev::DataFlushFails(s) => {
+            | Ev::DataFlushFails(s, _) => {
                 self.ghost.errors -= 1;
-                Ok(self.hosts[s].fails(ev))
+                Ok(self.hosts[s].fails(cfg, ev))
             }
+            Ev::VolumeGoes(s, v) => {
+                self.ghost.volume_moves -= 1;
+                self.hosts[s].flush_volume(cfg, v);
+                self.hosts[s].on_mut().node.volume_suspended(v);
+                Ok(true)
+            }
+            Ev::VolumeComes(s, v) => Ok(self.hosts[s].on_mut().node.volume_attached(v)),
+            Ev::Replay(s) => {
+                let done = self.hosts[s].replay(cfg);
+                done.or_else(|e| broken(format!("P5: {}: {e}", side(s))))
+            }
+            Ev::ReplayFlush(s) => Ok(self.hosts[s].replay_flush(cfg)),
             Ev::Boot(S) if self.hosts[S].sb.primary => {
                 // The takeover's superblock made it, the host did not: it starts as the primary that it is.
                 let (end, found) = (self.hosts[S].sb.commit, self.hosts[S].durable_head());
@@ -282,6 +293,11 @@ impl World {
         match *op {
             Op::Write { from, blocks, fua } => {
                 let range = cfg.range(from, blocks);
+                if on.node.volumes.state(range.volume) == State::Failed {
+                    // It ends in an error.
+                    self.ghost.script += 1;
+                    return true;
+                }
                 let crc = u32::from(self.ghost.next_wid);
                 let op = replicate_core::units::Op::Write;
                 let Ok(seq) = on.node.admit(op, range, fua, false, crc, 0) else {
@@ -405,6 +421,7 @@ impl World {
         self.primary_settles(cfg)?;
         for h in &mut self.hosts {
             if let Some(on) = &mut h.on {
+                while on.node.open_volume().is_some() {}
                 on.node.retire(Seq(u64::MAX));
             }
         }

@@ -25,6 +25,11 @@ fn local_recovery() {
 }
 
 #[test]
+fn volumes_that_come_and_go() {
+    explore("volumes");
+}
+
+#[test]
 fn a_peer_with_a_ring() {
     explore("ring");
 }

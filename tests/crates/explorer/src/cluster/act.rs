@@ -238,6 +238,7 @@ impl State {
         if on.node.is_replaying() {
             return false;
         }
+        while on.node.open_volume().is_some() {}
         let Ok(seq) = on
             .node
             .admit(Op::Write, range, false, false, u32::from(value), 0)
@@ -303,7 +304,7 @@ impl State {
             let block = slot.record.range.sector.0 / u64::from(BLOCK_SECTORS);
             vol[block as usize] = wid(&slot.record);
         }
-        node.round_done(true);
+        node.round_done();
         let host = self.host(h);
         host.on_mut().node = node;
         host.vol = vol;
