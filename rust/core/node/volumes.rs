@@ -550,7 +550,7 @@ mod tests {
         let mut node = node(Role::Primary, 10);
         assert!(node.volume_attached(X));
         work(&mut node);
-        assert!(!node.is_replaying(), "replay stands still");
+        assert!(!node.is_replaying());
         assert_eq!(node.volumes.state(X), State::Active);
         // The log keeps what the volume lacks: from the round of its first record on.
         assert_eq!(node.clean(), Seq::NONE);
