@@ -487,7 +487,8 @@ def scenario_takeover_without_a_ring_dies_half_way(lab):
 
 
 for _one in (scenario_unlogged_takeover, scenario_data_device_fails_and_is_reloaded,
-             scenario_flush_fails_and_the_cache_is_lost, scenario_secondary_is_suspended,
+             scenario_flush_fails_and_the_cache_is_lost, scenario_suspended_replica_takes_over,
+             scenario_secondary_is_suspended,
              scenario_takeover_dies_half_way,
              scenario_takeover_without_a_ring_dies_half_way):
     _one.guests = 0
