@@ -273,6 +273,8 @@ impl<M: Memory> Node<M> {
             _ => self.head(),
         };
         self.truncate_early(end);
+        // Region copies are the old primary's: what waits would be written over what comes now.
+        self.copies.session_began();
         if let Log::NoRing(_) = &self.log {
             // Its volumes are all it has, so T goes there now. With a ring they wait for the new epoch: a crash
             // before it is durable leaves a secondary that is not ahead of its primary.
@@ -293,6 +295,7 @@ impl<M: Memory> Node<M> {
     /// Last step, once the superblock with the new epoch (first seq `end + 1`) is durable.
     pub fn takeover_done(&mut self, end: Seq) {
         self.role = Role::Primary;
+        self.copies.restart(false);
         self.volumes.took_over();
         self.recovered = end;
         self.gate = crate::node::release::Gate::new(end, end);

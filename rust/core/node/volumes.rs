@@ -167,14 +167,7 @@ impl<V: Store<Volume>> Volumes<V> {
 
     /// Whether every volume of the table is attached, and there is one.
     pub fn all_present(&self) -> bool {
-        let mut any = false;
-        self.iter()
-            .all(|(_, v)| {
-                any = true;
-                v.state != State::Absent
-            })
-            .then_some(any)
-            .unwrap_or(false)
+        self.iter().next().is_some() && self.iter().all(|(_, v)| v.state != State::Absent)
     }
 
     /// Returns the lowest floor.

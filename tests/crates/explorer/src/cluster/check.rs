@@ -97,12 +97,12 @@ impl State {
             let peer = &self.hosts[s];
             let session = |h: usize| self.end(h, l).map(End::session);
             // P2: a peer that failed has promised nothing of what came after.
-            if session(h) == session(s) || peer.on.as_ref().is_some_and(|on| on.node.has_failed()) {
-                if peer.failed_at.is_some_and(|at| seq > at) {
-                    return broken(format!(
-                        "P2: {seq} completed in-sync on host {s}, whose log failed before it came"
-                    ));
-                }
+            let bound =
+                session(h) == session(s) || peer.on.as_ref().is_some_and(|on| on.node.has_failed());
+            if bound && peer.failed_at.is_some_and(|at| seq > at) {
+                return broken(format!(
+                    "P2: {seq} completed in-sync on host {s}, whose log failed before it came"
+                ));
             }
             let holds = match cfg.mode {
                 Mode::Async => true,
