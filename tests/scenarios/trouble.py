@@ -228,7 +228,7 @@ def scenario_removal_with_a_dead_link(lab):
     assert suspend.wait(30) == 0, suspend.text
     a.guest.sh("dmsetup resume db-data")
     assert job.wait(30) == 0, job.text
-    a.guest.fails("dmrepl group del db", "has 1 link")
+    a.guest.fails("dmrepl group del db", "in use by 1 link")
     a.guest.fails("rmmod dm_replicate", "in use|busy|unavailable")
     a.sh(f"dmrepl link connect db {LINK}")
     a.guest.sh("dmsetup remove db-data", timeout=30)
