@@ -214,7 +214,8 @@ pub fn may_adopt(
     if begins {
         return Ok(Succession::Newer);
     }
-    if theirs.find(&newest.id).is_none() {
+    // As in `judge`: of the folded epochs the newest that owns a seq is still known.
+    if theirs.find(&newest.id).is_none() && theirs.before().epoch != newest.id {
         return Err(Why::Forked);
     }
     let new = theirs.iter().find(|e| mine.find(&e.id).is_none());

@@ -199,7 +199,7 @@ fn a_lost_durable_write_is_found() {
         stamp::journal::Event::Issue(stamp),
         stamp::journal::Event::Done { issue: 1, event: 2 },
     ];
-    let durable = |sim: &Sim| checker(&sim).require(Require::Durable).see(&blank());
+    let durable = |sim: &Sim| checker(sim).require(Require::Durable).see(&blank());
     fail(&durable(&sim), 0, "a FUA write is gone");
     pass(&checker(&sim).see(&blank()), 0);
 
