@@ -13,7 +13,7 @@ use replicate_core::{
 pub(crate) struct EpochTable {
     entries: KVec<(Seq, EpochId, u32)>,
     /// The newest folded epoch, and the last seq that it owns.
-    before: EpochId,
+    before: (EpochId, Seq),
 }
 
 impl EpochTable {
@@ -25,7 +25,7 @@ impl EpochTable {
         }
         Ok(EpochTable {
             entries,
-            before: lineage.before().epoch,
+            before: (lineage.before().epoch, lineage.before().last),
         })
     }
 
@@ -33,8 +33,9 @@ impl EpochTable {
     pub(crate) fn at(&self, seq: Seq) -> (EpochId, u32) {
         match self.entries.iter().rev().find(|e| e.0 <= seq) {
             Some((_, id, index)) => (*id, *index),
-            // The newest of the folded epochs that owns a seq; nobody asks for an older one.
-            None => (self.before, 0),
+            None if seq == self.before.1 => (self.before.0, 0),
+            // Not known any more: no batch may pass for one of it.
+            None => (EpochId::NONE, 0),
         }
     }
 }

@@ -93,9 +93,9 @@ impl Epochs for Lineage<'_> {
         match self.at(seq) {
             Some(e) => (e.id, self.last_seq_of(&e.id).unwrap_or(Seq(u64::MAX))),
             None if self.is_empty() => (EpochId::NONE, Seq(u64::MAX)),
-            // Of the folded epochs the newest that owns a seq is still known; the tail never lies before it
-            // (`node::durable::grow`), so nobody asks for an older one.
-            None => (self.before().epoch, self.before().last),
+            None if seq == self.before().last => (self.before().epoch, seq),
+            // It is not known any more, and no batch may pass for its.
+            None => (EpochId::NONE, self.before().last),
         }
     }
 }

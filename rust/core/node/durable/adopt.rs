@@ -75,13 +75,8 @@ pub fn resume(
     volumes: impl Iterator<Item = Volume>,
     commit: Seq,
 ) -> Result<(), AdoptError> {
-    let before = history.lineage.before();
-    // What the log holds from the tail on stays readable where it is of the newest folded epoch that owns a seq.
-    let (mine, tail) = (sb.lineage(), sb.tail().seq);
-    let readable = tail > before.last
-        || mine.before().epoch == before.epoch
-        || mine.find(&before.epoch).is_some_and(|e| e.first <= tail);
-    if sb.ring().is_some() && !readable || commit < before.last {
+    let folded = history.lineage.before().last;
+    if sb.ring().is_some() && sb.tail().seq <= folded || commit < folded {
         return Err(AdoptError::Folded);
     }
     adopt(sb, history, volumes)?;

@@ -110,17 +110,8 @@ pub(super) fn begin_epoch(
         } else {
             sb.applied().seq.next()
         };
-        // The newest folded epoch that owns a seq stays known by its id, so a tail in it may stay. An idle group keeps its
-        // tail at its last batch, however often it starts.
-        let lineage = sb.lineage();
-        let owner = lineage
-            .iter()
-            .zip(lineage.iter().skip(1))
-            .filter(|(e, next)| e.first < next.first && next.first <= folds.next())
-            .map(|(e, _)| e.first)
-            .last();
         // An empty log needs nothing: its tail is where the epoch begins.
-        if owner.is_some_and(|first| tail < first) && tail < epoch.first {
+        if tail <= folds && tail < epoch.first {
             return Err(GrowError::ReplayNeeds { tail, folds });
         }
     }
