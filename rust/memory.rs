@@ -6,7 +6,7 @@ use kernel::prelude::*;
 use replicate_core::{
     log::ring::Mark,
     node,
-    node::{volumes::Volume, window::Slot},
+    node::{links::Position, volumes::Volume, window::Slot},
     units::Seq, //
 };
 
@@ -51,6 +51,7 @@ impl node::Memory for KernelMemory {
     type Heads = Fixed<Seq>;
     type Marks = Fixed<Mark>;
     type Volumes = Fixed<Volume>;
+    type Links = Fixed<Option<Position>>;
 }
 
 /// The node as the module runs it.

@@ -47,7 +47,7 @@ use crate::{
     },
     units::{Chain, Op, Range, Record, Seq},
 };
-use links::{LinkId, Positions};
+use links::{LinkId, Position, Positions};
 use resync::Copies;
 use volumes::{Volume, Volumes};
 
@@ -73,6 +73,8 @@ pub trait Memory {
     type Marks: Store<Mark>;
     /// Volumes of the table.
     type Volumes: Store<Volume>;
+    /// Links.
+    type Links: Store<Option<Position>>;
 }
 
 /// What a host is to its group.
@@ -155,7 +157,7 @@ pub struct Node<M: Memory> {
     /// Data volumes.
     pub volumes: Volumes<M::Volumes>,
     /// Links' positions.
-    pub positions: Positions,
+    pub positions: Positions<M::Links>,
     /// Region copies under way to this host.
     pub copies: Copies,
     gate: Gate,
@@ -191,7 +193,7 @@ impl<M: Memory> Node<M> {
         heads: M::Heads,
         volumes: M::Volumes,
         log: Log<M::Marks>,
-        positions: Positions,
+        positions: Positions<M::Links>,
         start: Start,
     ) -> Self {
         // Everything recovered may have been seen complete by the application of the former life.

@@ -225,7 +225,7 @@ fn build(
     head: Seq,
     scanned: Option<Scanned>,
 ) -> Result<Arc<Group>, Refusal> {
-    let node = build_engine(&srl, facts, role, head, scanned)?;
+    let node = build_node(&srl, facts, role, head, scanned)?;
     let (identity, epochs) = srl.read(|sb| {
         let lineage = sb.lineage();
         let identity = Identity {
@@ -321,15 +321,9 @@ fn build_inner(
     )?)
 }
 
-/// What the superblock keeps for each link.
-#[inline(never)]
-fn load_positions(srl: &Srl, head: Seq, positions: &mut Positions) -> Result {
-    srl.read(|sb| durable::positions(sb, head, positions))
-}
-
 /// In a frame of its own, which is gone when the rest is built: the node is large.
 #[inline(never)]
-fn build_engine(
+fn build_node(
     srl: &Srl,
     facts: &Facts,
     role: Role,
@@ -354,17 +348,17 @@ fn build_engine(
         chain,
         head,
     };
+    let mut positions = Positions::new(Fixed::new(MAX_LINKS, None)?);
+    srl.read(|sb| durable::positions(sb, head, &mut positions))?;
     let node = Node::new(
         Fixed::new(WINDOW_SLOTS, Slot::default())?,
         Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,
         Fixed::new(MAX_VOLUMES, Volume::default())?,
         log,
-        Positions::default(),
+        positions,
         start,
     );
     let mut node = KBox::new(node, GFP_KERNEL)?;
-    // In place: positions of all links are large, too.
-    load_positions(srl, head, &mut node.positions)?;
     srl.read(|sb| {
         for v in sb.volumes() {
             let _ = node.volumes.enter(v.volume.id);

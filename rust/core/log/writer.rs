@@ -79,6 +79,8 @@ pub struct Writer<I> {
     failed: bool,
     ended: bool,
     generation: u32,
+    /// The tail that the superblock states, if this life stated one.
+    tail: Option<Mark>,
 }
 
 impl<I: Store<Mark>> Writer<I> {
@@ -97,6 +99,7 @@ impl<I: Store<Mark>> Writer<I> {
             failed: false,
             ended: false,
             generation: 0,
+            tail: None,
         }
     }
 
@@ -248,6 +251,50 @@ impl<I: Store<Mark>> Writer<I> {
         }
     }
 
+    /// Whether nothing after `keep` was put into a batch yet: then the log need not keep any batch.
+    fn is_empty_after(&self, keep: Seq) -> bool {
+        keep >= self.logged_head()
+    }
+
+    /// Returns the tail to be stated where nothing up to `keep` is needed any more: the batch of the next record, or of one
+    /// shortly before it. `chain`: chain value after `keep`.
+    ///
+    /// The tail of an empty log is where the next batch goes, and not the last batch: else a group that is idle would keep its
+    /// tail in an epoch that its later starts fold (see [`grow`](crate::node::durable::grow)). It never goes back to an older
+    /// batch because the index forgot the one that was stated.
+    pub fn tail_after(&self, keep: Seq, chain: Chain) -> Option<Mark> {
+        if self.is_empty_after(keep) {
+            return Some(Mark {
+                first: keep.next(),
+                place: self.ring.head(),
+                chain,
+            });
+        }
+        let stated = self.tail.filter(|m| m.first <= keep.next());
+        let found = self.index.find(keep.next());
+        match (stated, found) {
+            (Some(s), Some(f)) if s.first > f.first => Some(s),
+            (s, f) => f.or(s),
+        }
+    }
+
+    /// The superblock states `tail`: the batches that lie before the one of `free` are given back.
+    ///
+    /// A batch that still stands in the index stays: a reader of the log may be at it.
+    pub fn tail_stated(&mut self, tail: Mark, free: Seq) {
+        self.tail = Some(tail);
+        if let Some(mark) = self.index.advance_to(free) {
+            self.ring.free_to(mark.place);
+        }
+    }
+
+    /// Whether [`Self::tail_after`] would free space, or state an empty log for the first time.
+    pub fn tail_moves(&self, keep: Seq) -> bool {
+        let frees = self.index.find(keep.next());
+        frees.is_some_and(|m| m.place > self.ring.tail())
+            || self.is_empty_after(keep) && self.tail.map(|m| m.first) != Some(keep.next())
+    }
+
     /// Somebody waits for `seq` to become durable.
     pub fn demand(&mut self, seq: Seq) {
         self.demand = self.demand.max(seq);
@@ -286,6 +333,7 @@ impl<I: Store<Mark>> Writer<I> {
         self.written = seq;
         self.commit = seq;
         self.demand = Seq::NONE;
+        self.tail = None;
     }
 
     /// Forgets everything above `fork`, which a new lineage disowns. Nothing may be in flight.
@@ -306,5 +354,6 @@ impl<I: Store<Mark>> Writer<I> {
         self.commit = self.commit.min(fork);
         self.demand = self.demand.min(fork);
         self.flushing = self.flushing.map(|target| target.min(fork));
+        self.tail = self.tail.filter(|m| m.first <= fork.next());
     }
 }

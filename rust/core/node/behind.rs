@@ -60,7 +60,12 @@ mod tests {
             ring::{Index, Mark, Place, Ring},
             writer::Writer,
         },
-        node::{links::Positions, volumes::Volume, window::Slot, Role, Start},
+        node::{
+            links::{Position, Positions, MAX_LINKS},
+            volumes::Volume,
+            window::Slot,
+            Role, Start,
+        },
         units::{Bytes, Chain, Op, Range, Sector, VolumeId},
     };
 
@@ -71,6 +76,7 @@ mod tests {
         type Heads = [Seq; 4];
         type Marks = [Mark; 4];
         type Volumes = [Volume; 1];
+        type Links = [Option<Position>; MAX_LINKS];
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl<M: Memory> Node<M> {
                     self.positions.settle(w.commit_point());
                     keep = keep.min(self.positions.tail_limit(w.commit_point()));
                 }
-                w.index.find(keep.next())
+                w.tail_after(keep, flushed.upto.chain)
             }
             Log::NoRing(n) => {
                 redo_ended = n.redo.is_some_and(|to| flushed.upto.seq >= to);
@@ -107,16 +107,14 @@ impl<M: Memory> Node<M> {
         }
         match &mut self.log {
             Log::Ring(w) => {
-                let mut tail = update.tail;
-                if self.role == Role::Primary {
-                    // A link may have been promised older records while the superblock was under way. They are
-                    // kept; after a crash the tail says that they are gone, and the link needs a sync.
-                    let pinned = self.positions.tail_limit(w.commit_point()).next();
-                    tail = tail.and_then(|m| w.index.find(m.first.min(pinned)));
-                }
-                if let Some(mark) = tail {
-                    w.index.advance_to(mark.first);
-                    w.ring.free_to(mark.place);
+                if let Some(mark) = update.tail {
+                    let mut free = mark.first;
+                    if self.role == Role::Primary {
+                        // A link may have been promised older records while the superblock was under way. They are
+                        // kept; after a crash the tail says that they are gone, and the link needs a sync.
+                        free = free.min(self.positions.tail_limit(w.commit_point()).next());
+                    }
+                    w.tail_stated(mark, free);
                 }
             }
             Log::NoRing(n) => {
@@ -140,10 +138,7 @@ impl<M: Memory> Node<M> {
                 if self.role == Role::Primary {
                     keep = keep.min(self.positions.tail_limit(w.commit_point()));
                 }
-                w.index
-                    .find(keep.next())
-                    .is_some_and(|m| m.place > w.ring.tail())
-                    || self.applier.applied() > self.applier.flushed()
+                w.tail_moves(keep) || self.applier.applied() > self.applier.flushed()
             }
             Log::NoRing(n) => self.clean() > n.durable,
         }

@@ -6,6 +6,7 @@
 //! space. A data ack above the commit point neither frees nor persists: after a crash the primary would
 //! not know the record it claims.
 
+use super::Store;
 use crate::{group::Mode, units::Seq};
 
 /// Links in a group at most.
@@ -49,10 +50,10 @@ pub struct Position {
     pub promised: Option<Seq>,
 }
 
-/// All links' positions.
+/// All links' positions, in storage of at most [`MAX_LINKS`] slots: several KiB, which the module keeps off its stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Positions {
-    links: [Option<Position>; MAX_LINKS],
+pub struct Positions<S = [Option<Position>; MAX_LINKS]> {
+    links: S,
 }
 
 impl Default for Positions {
@@ -63,22 +64,27 @@ impl Default for Positions {
     }
 }
 
-impl Positions {
+impl<S: Store<Option<Position>>> Positions<S> {
+    /// No link is there yet. `links`: a slot for each that may come, all of them `None`.
+    pub fn new(links: S) -> Self {
+        Positions { links }
+    }
+
     /// The link, if it is there.
     pub fn get(&self, id: LinkId) -> Option<&Position> {
-        self.links.get(usize::from(id.0))?.as_ref()
+        self.links.as_ref().get(usize::from(id.0))?.as_ref()
     }
 
     /// Every link.
     pub fn iter(&self) -> impl Iterator<Item = (LinkId, &Position)> {
         (0u8..)
-            .zip(self.links.iter())
+            .zip(self.links.as_ref())
             .filter_map(|(i, l)| l.as_ref().map(|l| (LinkId(i), l)))
     }
 
     /// Adds or replaces a link; `kept`: its durable position, or `None` where it needs a sync first.
     pub fn set(&mut self, id: LinkId, mode: Mode, kept: Option<Seq>) {
-        if let Some(l) = self.links.get_mut(usize::from(id.0)) {
+        if let Some(l) = self.links.as_mut().get_mut(usize::from(id.0)) {
             *l = Some(Position {
                 mode,
                 received: Seq::NONE,
@@ -99,13 +105,13 @@ impl Positions {
 
     /// Removes a link: it pins and gates nothing any more.
     pub fn remove(&mut self, id: LinkId) {
-        if let Some(l) = self.links.get_mut(usize::from(id.0)) {
+        if let Some(l) = self.links.as_mut().get_mut(usize::from(id.0)) {
             *l = None;
         }
     }
 
     fn get_mut(&mut self, id: LinkId) -> Option<&mut Position> {
-        self.links.get_mut(usize::from(id.0))?.as_mut()
+        self.links.as_mut().get_mut(usize::from(id.0))?.as_mut()
     }
 
     /// Changes the mode. Leaving in-sync is the caller's event to send first.
@@ -255,14 +261,14 @@ impl Positions {
 
     /// The commit point reached `commit`: takes up data acks that were above it when they came.
     pub fn settle(&mut self, commit: Seq) {
-        for l in self.links.iter_mut().flatten() {
+        for l in self.links.as_mut().iter_mut().flatten() {
             l.kept = l.settled(commit);
         }
     }
 
     /// After a crash nothing above `head` was ever told to anybody by this history.
     pub fn cut(&mut self, head: Seq) {
-        for l in self.links.iter_mut().flatten() {
+        for l in self.links.as_mut().iter_mut().flatten() {
             l.kept = l.kept.min(head);
         }
     }
@@ -270,6 +276,7 @@ impl Positions {
     /// How far writes may complete as far as links that they wait for are concerned.
     pub fn sync_limit(&self) -> Seq {
         self.links
+            .as_ref()
             .iter()
             .flatten()
             .filter(|l| l.gates())
@@ -281,6 +288,7 @@ impl Positions {
     /// What the log must keep starts above this.
     pub fn tail_limit(&self, commit: Seq) -> Seq {
         self.links
+            .as_ref()
             .iter()
             .flatten()
             .filter_map(|l| l.pinned(l.settled(commit)))

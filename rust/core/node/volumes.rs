@@ -463,7 +463,12 @@ mod tests {
             ring::{Index, Mark, Place, Ring},
             writer::Writer,
         },
-        node::{apply::Apply, links::Positions, window::Slot, Start},
+        node::{
+            apply::Apply,
+            links::{Position, Positions, MAX_LINKS},
+            window::Slot,
+            Start,
+        },
         units::{Bytes, Chain, Range, Sector},
     };
 
@@ -474,6 +479,7 @@ mod tests {
         type Heads = [Seq; 1];
         type Marks = [Mark; 2];
         type Volumes = [Volume; 2];
+        type Links = [Option<Position>; MAX_LINKS];
     }
 
     const X: VolumeId = VolumeId(0);

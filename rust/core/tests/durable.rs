@@ -10,25 +10,31 @@ use replicate_core::{
         format::SUPERBLOCK_BYTES,
         reader::Found,
         recovery::{Outcome, Scan, Want},
-        ring::{Place, Ring},
+        ring::{Index, Mark, Place, Ring},
         superblock::{
             choose, copy_offsets, Format, Link, LinkState, Superblock, Tail, WriteState, Written,
         },
+        writer::Writer,
     },
     node::{
         durable::{
+            self,
             adopt::{self, AdoptError, History},
             grow::{GrowError, Limits},
             start::{begin_life, Facts, Life, Unfit},
             takeover::{take_over, TakeOver, TakeOverError},
         },
-        links::LinkId,
-        Role,
+        links::{LinkId, Position as LinkPosition, Positions},
+        volumes::Volume,
+        window::Slot,
+        Log, Memory, Node, Role, Start as NodeStart,
     },
-    units::{Bytes, Chain, EpochId, GroupUuid, HostId, Position, Seq},
+    units::{Bytes, Chain, EpochId, GroupUuid, HostId, Op, Position, Range, Sector, Seq, VolumeId},
 };
 
 const DEVICE: u64 = 64 << 20;
+/// A batch of one record of 4 KiB.
+const BATCH: u64 = 8192;
 
 fn formatted() -> Vec<u8> {
     let mut buffer = vec![0; SUPERBLOCK_BYTES];
@@ -112,7 +118,7 @@ impl Host {
         }
         sb.set_tail(Tail {
             seq: keep.next(),
-            offset: Bytes(keep.0 * 4096),
+            offset: Bytes(keep.0 * BATCH),
             lap: 0,
             chain: Chain(keep.0 as u32),
         });
@@ -137,7 +143,7 @@ impl Host {
                     let found = Found {
                         first: e.first,
                         last: e.first,
-                        length: Bytes(4096),
+                        length: Bytes(BATCH),
                         durable: e.first.prev(),
                     };
                     scan.accept(found, &lineage, |seq| Chain(seq.0 as u32));
@@ -361,4 +367,91 @@ proptest! {
             }
         }
     }
+}
+
+struct Small;
+
+impl Memory for Small {
+    type Slots = [Slot; 4];
+    type Heads = [Seq; 1];
+    type Marks = [Mark; 2];
+    type Volumes = [Volume; 1];
+    type Links = [Option<LinkPosition>; 1];
+}
+
+/// The node of a start: the log is scanned as it is, one record in a batch.
+fn node(h: &mut Host) -> Node<Small> {
+    let head = h.ends_at().expect("a log that is whole");
+    let sb = h.sb();
+    let (tail, applied) = (sb.tail(), sb.applied().seq);
+    let batches = head.since(tail.seq.prev());
+    let end = tail.offset.0 + batches * BATCH;
+    let ring = Ring::new(Bytes(DEVICE / 2), 4096, Place(tail.offset.0), Place(end));
+    let mut marks = Index::new([Mark::default(); 2]);
+    for n in 0..batches {
+        marks.push(Mark {
+            first: Seq(tail.seq.0 + n),
+            place: Place(tail.offset.0 + n * BATCH),
+            chain: Chain(0),
+        });
+    }
+    let start = NodeStart {
+        role: Role::Primary,
+        applied,
+        chain: Chain(0),
+        head,
+    };
+    let mut node = Node::<Small>::new(
+        [Slot::default(); 4],
+        [Seq::NONE; 1],
+        [Volume::default(); 1],
+        Log::Ring(Writer::new(ring, marks, head, true)),
+        Positions::new([None; 1]),
+        start,
+    );
+    assert!(node.volumes.enter(VolumeId(0)));
+    assert!(node.volume_attached(VolumeId(0)));
+    while node.open_volume().is_some() {}
+    node
+}
+
+/// A group that wrote once starts for ever: its checkpoints say that its log holds nothing, and so nothing that a
+/// start folds.
+#[test]
+fn an_idle_group_starts_more_often_than_a_lineage_has_entries() {
+    let mut h = Host::new();
+    for start in 1..=200u64 {
+        h.start().unwrap();
+        let mut node = node(&mut h);
+        if start == 1 {
+            let range = Range {
+                volume: VolumeId(0),
+                sector: Sector(0),
+                sectors: 8,
+            };
+            let seq = node.admit(Op::Write, range, false, false, 0, 0).unwrap();
+            let plan = node.plan_batch(&(epoch(1), Seq(u64::MAX))).unwrap();
+            assert_eq!(plan.length, Bytes(BATCH));
+            node.batch_done(plan.id, true);
+            node.demand(seq);
+            assert!(node.plan_flush());
+            node.flush_done(true);
+            assert!(node.plan_apply().is_some());
+            node.round_done();
+            h.owner.push(epoch(1));
+        }
+        let mut checkpoints = 0;
+        while node.checkpoint_useful() {
+            let begun = node.checkpoint_begin();
+            let flushed = node.checkpoint_flushed(begun).expect("no device failed");
+            let update = node.checkpoint_update(flushed);
+            durable::checkpoint::checkpoint(h.sb(), &node.checkpoint_image(update, None));
+            node.checkpoint_done(update);
+            checkpoints += 1;
+        }
+        assert!(checkpoints <= 1, "start {start}");
+        assert_eq!(node.head(), Seq(1));
+    }
+    assert_eq!(h.sb().applied().seq, Seq(1));
+    assert!(h.sb().lineage().before().folded > 0);
 }

@@ -11,8 +11,8 @@ use crate::{
         superblock::{Link, LinkState, Superblock, Tail},
     },
     node::{
-        links::{LinkId, Positions},
-        NoRing, Role,
+        links::{self, LinkId, Positions},
+        NoRing, Role, Store,
     },
     units::{Bytes, Chain, EpochId, GroupUuid, Position, Seq},
 };
@@ -221,7 +221,10 @@ fn cut_links(sb: &mut Superblock, head: Position) {
 }
 
 /// Sets `positions` to what the superblock keeps for each link, none above `head`.
-pub fn positions(sb: &Superblock, head: Seq, positions: &mut Positions) {
+pub fn positions<S>(sb: &Superblock, head: Seq, positions: &mut Positions<S>)
+where
+    S: Store<Option<links::Position>>,
+{
     for (slot, link) in sb.links() {
         if let Ok(slot) = u8::try_from(slot) {
             positions.set(LinkId(slot), link.mode, kept(&link));

@@ -22,7 +22,7 @@ use replicate_core::{
         checkpoint::{Begun, Update},
         durable::start,
         inbound::Inbound,
-        links::{LinkId, Positions},
+        links::{LinkId, Position as LinkPosition, Positions, MAX_LINKS},
         secondary::Acks,
         volumes::Volume,
         Log, Memory, Role, Start,
@@ -52,6 +52,7 @@ impl Memory for Mem {
     type Heads = [Seq; 1];
     type Marks = [Mark; 6];
     type Volumes = [Volume; 2];
+    type Links = [Option<LinkPosition>; MAX_LINKS];
 }
 
 pub type Node = replicate_core::node::Node<Mem>;

@@ -11,7 +11,7 @@ use replicate_core::{
     node::{
         durable::{
             self,
-            adopt::{self, Restart},
+            adopt::{self, AdoptError, Restart},
         },
         secondary::{BadTerms, Terms},
         Log,
@@ -269,20 +269,30 @@ impl World {
                 ))
             }
         }
+        let resumed = w.history.line != h.sb.line;
+        let commit = h.on().node.adopted_commit(w.fork);
+        let edited = resumed.then(|| {
+            h.sb.edit(|sb| adopt::resume(sb, &history(&w), w.history.volumes(), commit))
+        });
+        // Its log begins in an epoch that the primary knows no more. Each session is refused until a checkpoint has stated
+        // a later tail; where none can, the link needs a synchronisation.
+        if let Some(Err(AdoptError::Folded)) = edited {
+            return Ok(false);
+        }
         let begun = h.on_mut().node.adoption_begins(LINK, stated, succession);
         if begun.is_err() {
             self.welcome = None;
             return Ok(true);
         }
-        if w.history.line == h.sb.line {
+        let Some(edited) = edited else {
             self.truncate(w.fork)?;
             self.secondary_joins(cfg, w.session)?;
             return Ok(true);
-        }
-        let commit = h.on().node.adopted_commit(w.fork);
-        let edited =
-            h.sb.edit(|sb| adopt::resume(sb, &history(&w), w.history.volumes(), commit));
-        let sb = edited.expect("the history is short");
+        };
+        let sb = match edited {
+            Ok(sb) => sb,
+            Err(why) => return broken(format!("P4: the lineage is refused: {why}")),
+        };
         h.pending = Some((
             sb,
             Why::Adopt {

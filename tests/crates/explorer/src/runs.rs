@@ -547,23 +547,25 @@ fn history(long: bool) -> Vec<Config> {
         },
         give_up: true,
         resets: false,
-        checkpoints: 2,
         blocks: ONE,
         ..c
     };
     vec![
         short(Config {
             primary_crashes: if long { 4 } else { 3 },
+            checkpoints: if long { 2 } else { 1 },
             prefix: connected(),
             ..ring("history: folded, ring", vec![w(0)])
         }),
         short(Config {
             primary_crashes: 3,
+            checkpoints: 2,
             prefix: connected(),
             ..no_ring("history: folded, no ring", vec![w(0)])
         }),
         short(Config {
             primary_crashes: 4,
+            checkpoints: 2,
             ..run("history: folded, alone", vec![w(0), w(0)])
         }),
     ]
