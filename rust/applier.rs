@@ -326,7 +326,6 @@ impl Applier {
             Ok(()) => {
                 let mut inner = self.group.inner.lock();
                 inner.node.copy_written();
-                inner.sync_cursor = Some((copy.range.volume, copy.range.end()));
                 true
             }
             Err(_) => {

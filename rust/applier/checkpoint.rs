@@ -36,8 +36,7 @@ impl Applier {
                 return false;
             };
             let update = inner.node.checkpoint_update(flushed);
-            let cursor = inner.sync_cursor.take();
-            inner.node.checkpoint_image(update, cursor)
+            inner.node.checkpoint_image(update)
         };
         let written = self.group.srl.update(|sb| {
             durable::checkpoint(sb, &image);

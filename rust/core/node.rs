@@ -168,8 +168,9 @@ pub struct Node<M: Memory> {
     inbound: inbound::Ownership,
     /// Data devices failed so often: a flush that began before proves nothing.
     failures: u32,
-    /// Records up to here come from this host's own log and are loaded, not admitted.
-    recovered: Seq,
+    /// Records up to here come from this host's own log and are loaded, not admitted. The chain value after the last one
+    /// is the scan's: memory learns it only once all of them were loaded.
+    recovered: Point,
 }
 
 /// How a log was found when the node starts.
@@ -183,6 +184,8 @@ pub struct Start {
     pub chain: Chain,
     /// Last record of the log (without a ring: the same as `applied`).
     pub head: Seq,
+    /// Chain value after it.
+    pub head_chain: Chain,
 }
 
 impl<M: Memory> Node<M> {
@@ -214,7 +217,10 @@ impl<M: Memory> Node<M> {
             quiesce: None,
             inbound: inbound::Ownership::default(),
             failures: 0,
-            recovered: start.head,
+            recovered: Point {
+                seq: start.head,
+                chain: start.head_chain,
+            },
         }
     }
 
@@ -225,18 +231,18 @@ impl<M: Memory> Node<M> {
 
     /// Last record that has a seq on this host.
     pub fn head(&self) -> Seq {
-        self.window.head().max(self.recovered)
+        self.window.head().max(self.recovered.seq)
     }
 
     /// Whether records of the former life are still to be loaded or applied.
     pub fn is_replaying(&self) -> bool {
-        self.role == Role::Primary && self.applier.applied() < self.recovered
+        self.role == Role::Primary && self.applier.applied() < self.recovered.seq
     }
 
     /// Next record that the caller must read from its own log and hand to [`Self::load`].
     pub fn wants_load(&self) -> Option<Seq> {
         let next = self.window.head().next();
-        (next <= self.recovered && self.window.has_room()).then_some(next)
+        (next <= self.recovered.seq && self.window.has_room()).then_some(next)
     }
 
     /// A record of this host's own log, read back for replay.
@@ -262,7 +268,7 @@ impl<M: Memory> Node<M> {
         payload_crc: u32,
         time_ns: u64,
     ) -> Result<Seq, Full> {
-        if !self.is_open(range.volume) || self.window.head() < self.recovered {
+        if !self.is_open(range.volume) || self.window.head() < self.recovered.seq {
             return Err(Full::Role);
         }
         if !self.window.has_room() {
@@ -375,7 +381,13 @@ impl<M: Memory> Node<M> {
     /// start above what this host could lose, and all that is not committed yet must be sent.
     pub fn sync_start(&self) -> Option<(Seq, Chain)> {
         let start = self.commit();
-        self.window.chain_at(start).map(|chain| (start, chain))
+        self.chain_at(start).map(|chain| (start, chain))
+    }
+
+    /// Returns the chain value after `seq`, where this host knows it without reading its log.
+    pub fn chain_at(&self, seq: Seq) -> Option<Chain> {
+        let recovered = (seq == self.recovered.seq).then_some(self.recovered.chain);
+        self.window.chain_at(seq).or(recovered)
     }
 
     /// Oldest record that the log still holds; the next one to be logged when it holds none.

@@ -20,7 +20,7 @@ use replicate_core::{
         window::Placed,
         Full, Role,
     },
-    session::sender,
+    session::{sender, SessionId},
     units::{Bytes, EpochId, Op, Range, Record, Sector, Seq, VolumeId},
 };
 use replicate_linux::{
@@ -96,8 +96,6 @@ pub(crate) struct Inner {
     pub(crate) node: KBox<Node>,
     /// Which epoch a seq belongs to: the lineage, where the log worker can see it.
     pub(crate) epochs: EpochTable,
-    /// The volume and sector that written region copies have reached, for the next superblock.
-    pub(crate) sync_cursor: Option<(VolumeId, Sector)>,
     /// Payload of each record in the window, by the window's index.
     pub(crate) payloads: Fixed<Option<Arc<PageBuf>>>,
     /// Bio of each record that is not completed, by the window's index.
@@ -382,6 +380,20 @@ impl Inner {
             self.keep(seq, None);
             seq = seq.next();
         }
+    }
+
+    /// The session of `link` begins: what arrived early in the former one goes, with its payloads.
+    pub(crate) fn session_began(&mut self, link: LinkId, session: SessionId) -> Option<Inbound> {
+        let owner = self.node.session_began(link, session);
+        self.forget_orphaned();
+        owner
+    }
+
+    /// First step of a takeover: what arrived early goes, with its payloads. Returns the last record that stays.
+    pub(crate) fn takeover_begin(&mut self) -> Seq {
+        let end = self.node.takeover_begin();
+        self.forget_orphaned();
+        end
     }
 
     /// Drops payloads of records that the window no longer holds (after a truncation or a restart).

@@ -31,6 +31,8 @@ const MARKS: usize = 8192;
 pub(crate) struct Scanned {
     pub(crate) head: Seq,
     pub(crate) place: Place,
+    /// Chain value after `head`.
+    pub(crate) chain: Chain,
     pub(crate) chain_at_applied: Chain,
     pub(crate) marks: Index<Fixed<Mark>>,
 }
@@ -98,6 +100,7 @@ pub(crate) fn scan(
                 return Ok(Scanned {
                     head,
                     place,
+                    chain,
                     chain_at_applied: if applied >= head {
                         chain
                     } else {

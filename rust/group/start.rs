@@ -296,7 +296,6 @@ fn build_inner(
         Inner {
             node,
             epochs,
-            sync_cursor: None,
             payloads: Fixed::from_fn(WINDOW_SLOTS, || None)?,
             bios: Fixed::from_fn(WINDOW_SLOTS, || None)?,
             attached: KVec::with_capacity(MAX_VOLUMES, GFP_KERNEL)?,
@@ -331,22 +330,27 @@ fn build_node(
     scanned: Option<Scanned>,
 ) -> Result<KBox<Node>, Refusal> {
     let applied = facts.applied.seq;
-    let (log, chain) = match scanned {
+    let (log, chain, head_chain) = match scanned {
         Some(s) => {
             let ring = srl.ring(facts.tail_place(), s.place).ok_or(EINVAL)?;
             let volatile = srl.dev().has_write_cache();
             (
                 Log::Ring(Writer::new(ring, s.marks, s.head, volatile)),
                 s.chain_at_applied,
+                s.chain,
             )
         }
-        None => (Log::NoRing(facts.no_ring()), facts.checkpoint_chain),
+        None => {
+            let chain = facts.checkpoint_chain;
+            (Log::NoRing(facts.no_ring()), chain, chain)
+        }
     };
     let start = Start {
         role,
         applied,
         chain,
         head,
+        head_chain,
     };
     let mut positions = Positions::new(Fixed::new(MAX_LINKS, None)?);
     srl.read(|sb| durable::positions(sb, head, &mut positions))?;

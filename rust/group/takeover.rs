@@ -73,7 +73,8 @@ impl Group {
         mut room: KVec<Arc<Volume>>,
     ) -> Result<TakenOver, Refusal> {
         let name = self.name.as_str();
-        let end = self.inner.lock().node.takeover_begin();
+        let end = self.inner.lock().takeover_begin();
+        self.drop_copies();
         if let Err(e) = self.wait_durable(end) {
             let mut inner = self.inner.lock();
             if matches!(inner.node.log, Log::Ring(_)) {

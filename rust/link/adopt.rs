@@ -41,7 +41,7 @@ use replicate_core::{
         meet::{self, Succession, VolumeFault, Why},
         SessionId,
     },
-    units::{Bytes, Seq},
+    units::{Bytes, Chain, Seq},
     wire::{Code, Start, Welcome},
 };
 use replicate_linux::{clock, kthread::should_stop};
@@ -107,7 +107,6 @@ pub(super) fn welcome(
     let owner = group
         .inner
         .lock()
-        .node
         .session_began(link.id, session)
         .ok_or_else(|| met_again("this host changed its role"))?;
     drop(adoption);
@@ -322,14 +321,14 @@ fn resume(group: &Group, w: &Welcome<'_>, succession: Succession) -> Result<(), 
     let table = update(group, w, |sb, history| {
         durable::resume(sb, history, w.volumes.iter(), commit)
     })?;
-    let place = if rescan {
+    let end = if rescan {
         Some(end_of_log(group, fork)?)
     } else {
         None
     };
     let mut inner = group.inner.lock();
     inner.epochs = table;
-    let cut = inner.node.truncate(fork, place);
+    let cut = inner.node.truncate(fork, end);
     inner.forget_orphaned();
     drop(inner);
     if cut {
@@ -339,8 +338,8 @@ fn resume(group: &Group, w: &Welcome<'_>, succession: Succession) -> Result<(), 
     }
 }
 
-/// Where the log ends under the lineage that is durable now.
-fn end_of_log(group: &Group, fork: Seq) -> Result<Place, SessionError> {
+/// Where the log ends under the lineage that is durable now, and the chain value there.
+fn end_of_log(group: &Group, fork: Seq) -> Result<(Place, Chain), SessionError> {
     let shown = group.srl.path().to_str().unwrap_or("?");
     let uuid = group.identity().uuid;
     let scanned: Result<Scanned, Refusal> = group
@@ -349,7 +348,7 @@ fn end_of_log(group: &Group, fork: Seq) -> Result<Place, SessionError> {
         .map_err(Refusal::from)
         .and_then(|r| r);
     match scanned {
-        Ok(s) if s.head == fork => Ok(s.place),
+        Ok(s) if s.head == fork => Ok((s.place, s.chain)),
         Ok(s) => Err(broken(
             group,
             Refusal::new(
@@ -413,7 +412,6 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     })?;
     let mut inner = group.inner.lock();
     inner.epochs = table;
-    inner.sync_cursor = None;
     inner.node.restart_at(start.seq, chain, sync);
     inner.show_states();
     inner.forget_orphaned();

@@ -84,10 +84,15 @@ impl ReadBack {
         Ok(())
     }
 
-    /// Forgets what was read: another session may want something else.
-    pub(crate) fn forget(&mut self) {
+    /// Gives the pages back; the batch that they were taken from stays.
+    pub(crate) fn release(&mut self) {
         self.ready.clear();
         self.at = 0;
+    }
+
+    /// Forgets what was read: another session may want something else.
+    pub(crate) fn forget(&mut self) {
+        self.release();
         self.cursor.forget();
     }
 }
@@ -113,7 +118,7 @@ fn gone(group: &Group, e: NoBatch) -> SessionError {
 pub(crate) fn chain_at(group: &Group, seq: Seq) -> Option<Chain> {
     {
         let inner = group.inner.lock();
-        if let Some(chain) = inner.node.window.chain_at(seq) {
+        if let Some(chain) = inner.node.chain_at(seq) {
             return Some(chain);
         }
         let Log::Ring(w) = &inner.node.log else {

@@ -164,22 +164,14 @@ impl Worker {
         let (logged, applied, ring, role, horizon) = {
             let inner = self.group.inner.lock();
             let e = &inner.node;
-            let logged: Option<(Seq, Chain)> = {
-                let seq = match e.role() {
-                    node::Role::Primary => e.commit(),
-                    node::Role::Secondary => e.acks().logged,
-                };
-                e.window.chain_at(seq).map(|c| (seq, c))
-            };
             let (ring, horizon) = match &e.log {
                 Log::Ring(_) => (true, Seq::NONE),
                 Log::NoRing(n) => (false, n.horizon),
             };
-            (logged, e.applied_bound(), ring, e.role(), horizon)
+            (e.logged_end(), e.applied_bound(), ring, e.role(), horizon)
         };
-        // What memory does not know any more the last checkpoint knows: lower, and as true.
         let (logged, chain): (Position, Chain) = match logged {
-            Some((seq, chain)) => (at(seq), chain),
+            Some(end) => (at(end.seq), end.chain),
             None => (checkpoint, checkpoint_chain),
         };
         Ok(StateHead {

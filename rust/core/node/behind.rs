@@ -89,6 +89,7 @@ mod tests {
             applied: Seq(OLD),
             chain: Chain(0),
             head: Seq(OLD),
+            head_chain: Chain(0),
         };
         let mut node = Node::<Small>::new(
             [Slot::default(); 8],

@@ -14,7 +14,7 @@
 use super::{applied::Point, links::LinkId, Log, Memory, Node, Role};
 use crate::{
     log::{batch::worst_case_bytes, ring::Mark},
-    units::{Bytes, Chain, Seq, MAX_RECORD_BYTES},
+    units::{Bytes, Chain, Sector, Seq, VolumeId, MAX_RECORD_BYTES},
 };
 
 /// Data writes up to `upto`, and so many copies, are complete; the data devices are to be flushed.
@@ -24,6 +24,7 @@ pub struct Begun {
     /// The same for the volumes that have no floor.
     applied: Point,
     copies: u64,
+    reached: Option<(VolumeId, Sector)>,
     failures: u32,
 }
 
@@ -31,6 +32,7 @@ pub struct Begun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flushed {
     upto: Point,
+    reached: Option<(VolumeId, Sector)>,
 }
 
 /// What the superblock must say.
@@ -48,6 +50,8 @@ pub struct Update {
     pub redo_ended: bool,
     /// A sync ended: the replica is consistent.
     pub sync_ended: bool,
+    /// Volume and sector that durable region copies have reached on this host (`None`: as before).
+    pub cursor: Option<(VolumeId, Sector)>,
 }
 
 impl<M: Memory> Node<M> {
@@ -58,6 +62,7 @@ impl<M: Memory> Node<M> {
             upto: self.clean_point(),
             applied: self.applier.point(),
             copies: self.copies.unflushed(),
+            reached: self.copies.reached(),
             failures: self.failures,
         }
     }
@@ -70,7 +75,10 @@ impl<M: Memory> Node<M> {
         }
         self.applier.data_flushed(begun.applied);
         self.copies.flushed(begun.copies);
-        Some(Flushed { upto: begun.upto })
+        Some(Flushed {
+            upto: begun.upto,
+            reached: begun.reached,
+        })
     }
 
     /// What the superblock must say now.
@@ -97,6 +105,7 @@ impl<M: Memory> Node<M> {
             tail,
             redo_ended,
             sync_ended: self.copies.ends_at(flushed.upto.seq),
+            cursor: flushed.reached,
         }
     }
 

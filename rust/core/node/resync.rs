@@ -11,11 +11,11 @@
 
 use super::{
     inbound::{Inbound, Refused},
-    Memory, Node,
+    Memory, Node, Role,
 };
 use crate::{
     session::resync::MAX_OUTSTANDING,
-    units::{Range, Record, Seq},
+    units::{Range, Record, Sector, Seq, VolumeId},
 };
 
 /// A region copy as an item of the stream.
@@ -41,6 +41,8 @@ pub struct Copies {
     syncing: bool,
     /// A copy of this session is lost.
     lost: bool,
+    /// Volume and sector that the copies written in this run have reached; nothing once one of them may be lost.
+    reached: Option<(VolumeId, Sector)>,
 }
 
 impl Copies {
@@ -96,7 +98,15 @@ impl Copies {
     /// Copies that are not durable yet may be gone. None of this session counts any more; the next one sends them
     /// again.
     pub(super) fn device_failed(&mut self) {
-        self.lost |= self.want_flush();
+        if self.want_flush() {
+            self.lost = true;
+            self.reached = None;
+        }
+    }
+
+    /// What the written copies have reached: as durable as a flush that begins now makes them.
+    pub(super) fn reached(&self) -> Option<(VolumeId, Sector)> {
+        self.reached
     }
 
     /// Whether the sync is over once everything up to `applied` is flushed.
@@ -110,6 +120,7 @@ impl Copies {
     pub(super) fn ended(&mut self) {
         self.syncing = false;
         self.end = None;
+        self.reached = None;
     }
 
     /// Items are numbered anew. One that is being written still blocks its region, but counts no more.
@@ -126,6 +137,7 @@ impl Copies {
     pub(super) fn restart(&mut self, syncing: bool) {
         self.session_began();
         self.syncing = syncing;
+        self.reached = None;
     }
 }
 
@@ -184,7 +196,8 @@ impl<M: Memory> Node<M> {
     /// The copy to write now, if its turn has come: all records up to `after` are here, those that overlap it
     /// are written, and its volume is one that the next checkpoint flushes. Report with [`Self::copy_written`].
     pub fn next_copy(&mut self) -> Option<Copy> {
-        if self.applier.round().is_some()
+        if self.role != Role::Secondary
+            || self.applier.round().is_some()
             || self.copies.writing.is_some()
             || self.copies.lost
             || self.stands_still()
@@ -206,8 +219,11 @@ impl<M: Memory> Node<M> {
 
     /// The copy from [`Self::next_copy`] was written to its data volume.
     pub fn copy_written(&mut self) {
-        if self.copies.writing.take().is_some_and(|c| c.item != 0) {
+        if let Some(c) = self.copies.writing.take().filter(|c| c.item != 0) {
             self.copies.written = self.copies.written.saturating_add(1);
+            if !self.copies.lost {
+                self.copies.reached = Some((c.range.volume, c.range.end()));
+            }
         }
     }
 

@@ -71,7 +71,7 @@ impl<M: Memory> Node<M> {
     }
 
     fn place(&mut self, record: Record) -> Placed {
-        if self.role != Role::Secondary || record.seq <= self.recovered {
+        if self.role != Role::Secondary || record.seq <= self.recovered.seq {
             return Placed::Duplicate;
         }
         if let Log::Ring(w) = &mut self.log {
@@ -127,6 +127,23 @@ impl<M: Memory> Node<M> {
         }
     }
 
+    /// Returns the last record on stable storage and the chain value after it: what this host says of its log when it
+    /// meets another one.
+    ///
+    /// After a start that is the end which the scan found, whether or not memory holds all records up to there. A
+    /// secondary whose log holds more to apply than memory does would else state its checkpoint. Its primary has freed
+    /// what this log holds since, so it would want a synchronisation; and as without a session nothing is applied, the
+    /// next statement would be the same, for ever.
+    ///
+    /// `None`: the superblock's checkpoint is what is known (without a ring, where it is the data ack).
+    pub fn logged_end(&self) -> Option<Point> {
+        let seq = match self.role {
+            Role::Primary => self.commit(),
+            Role::Secondary => self.acks().logged,
+        };
+        self.chain_at(seq).map(|chain| Point { seq, chain })
+    }
+
     /// Whether a seq above `fork` may already be on the data volumes: then this replica is ahead of that history.
     pub fn applied_bound(&self) -> Seq {
         let submitted = self.applier.submitted();
@@ -145,7 +162,7 @@ impl<M: Memory> Node<M> {
     pub fn truncation_bound(&self, succession: Succession) -> Seq {
         let bound = self.applied_bound();
         match &self.log {
-            Log::Ring(_) if succession == Succession::TookOver => bound.max(self.recovered),
+            Log::Ring(_) if succession == Succession::TookOver => bound.max(self.recovered.seq),
             Log::Ring(_) | Log::NoRing(_) => bound,
         }
     }
@@ -164,8 +181,10 @@ impl<M: Memory> Node<M> {
 
     /// A new lineage, durable by now, says that nothing above `fork` ever was. No log write may be in flight.
     ///
+    /// `end`: where the log ends under that lineage, and the chain value there, if it was scanned for this.
+    ///
     /// Returns `false` when records above `fork` were applied: the caller must have refused before.
-    pub fn truncate(&mut self, fork: Seq, place: Option<Place>) -> bool {
+    pub fn truncate(&mut self, fork: Seq, end: Option<(Place, Chain)>) -> bool {
         if self.applied_bound() > fork {
             return false;
         }
@@ -182,10 +201,16 @@ impl<M: Memory> Node<M> {
                 seq = seq.next();
             }
         }
-        self.recovered = self.recovered.min(fork);
+        if fork < self.recovered.seq {
+            let known = end.map(|(_, chain)| chain).or(self.chain_at(fork));
+            self.recovered = Point {
+                seq: fork,
+                chain: known.unwrap_or_default(),
+            };
+        }
         self.window.truncate(fork);
         if let Log::Ring(w) = &mut self.log {
-            w.truncate(fork, place, unlogged);
+            w.truncate(fork, end.map(|(place, _)| place), unlogged);
         }
         self.peer_commit = self.peer_commit.min(fork);
         true
@@ -221,7 +246,7 @@ impl<M: Memory> Node<M> {
         self.window.reset(seq, chain);
         self.applier.jump(Point { seq, chain });
         self.volumes.restart();
-        self.recovered = seq;
+        self.recovered = Point { seq, chain };
         self.peer_commit = seq;
         self.copies.restart(syncing);
         match &mut self.log {
@@ -244,7 +269,7 @@ impl<M: Memory> Node<M> {
         }
         meet::may_truncate(self.truncation_bound(terms.succession), terms.fork)
             .map_err(BadTerms::Histories)?;
-        if let (Some(mine), Some(theirs)) = (self.window.chain_at(terms.fork), terms.fork_chain) {
+        if let (Some(mine), Some(theirs)) = (self.chain_at(terms.fork), terms.fork_chain) {
             if mine != theirs {
                 return Err(BadTerms::Histories(Why::ChainDiffers));
             }
@@ -297,7 +322,207 @@ impl<M: Memory> Node<M> {
         self.role = Role::Primary;
         self.copies.restart(false);
         self.volumes.took_over();
-        self.recovered = end;
+        self.recovered = Point {
+            seq: end,
+            chain: self.chain_at(end).unwrap_or_default(),
+        };
         self.gate = crate::node::release::Gate::new(end, end);
+    }
+}
+
+// On the host only: a node by value is too large for a kernel stack.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        group::Replica,
+        lineage::{Before, Entry, Epoch, Lineage},
+        log::{
+            ring::{Index, Mark, Ring},
+            writer::Writer,
+        },
+        node::{links::Positions, resync::Copy, volumes::Volume, window::Slot, Start},
+        record::chain_record,
+        session::{
+            meet::{judge, Peer, Primary, Verdict},
+            SessionId,
+        },
+        units::{EpochId, Op, Position, Range, Sector, VolumeId},
+    };
+
+    struct Small;
+
+    impl Memory for Small {
+        type Slots = [Slot; 4];
+        type Heads = [Seq; 1];
+        type Marks = [Mark; 2];
+        type Volumes = [Volume; 1];
+    }
+
+    fn record(seq: Seq) -> Record {
+        Record {
+            seq,
+            op: Op::Write,
+            range: Range {
+                volume: VolumeId(0),
+                sector: Sector(seq.0 * 8),
+                sectors: 8,
+            },
+            ..Record::default()
+        }
+    }
+
+    fn chain(upto: u64) -> Chain {
+        (1..=upto).fold(Chain(0), |c, s| {
+            chain_record(c, &record(Seq(s))).unwrap_or_default()
+        })
+    }
+
+    /// A secondary after a start: its log holds records up to `head`, of which none is on the volume.
+    fn started(head: u64) -> Node<Small> {
+        let ring = Ring::new(Bytes(8 << 20), 4096, Place(0), Place(0));
+        let index = Index::new([Mark::default(); 2]);
+        let start = Start {
+            role: Role::Secondary,
+            applied: Seq::NONE,
+            chain: Chain(0),
+            head: Seq(head),
+            head_chain: chain(head),
+        };
+        let mut node = Node::new(
+            [Slot::default(); 4],
+            [Seq::NONE; 1],
+            [Volume::default(); 1],
+            Log::Ring(Writer::new(ring, index, Seq(head), true)),
+            Positions::default(),
+            start,
+        );
+        assert!(node.volume_attached(VolumeId(0)));
+        while let Some(seq) = node.wants_load() {
+            assert!(node.load(record(seq)));
+        }
+        node
+    }
+
+    fn end(seq: u64) -> Option<Point> {
+        Some(Point {
+            seq: Seq(seq),
+            chain: chain(seq),
+        })
+    }
+
+    /// Its primary has freed what the secondary acknowledged as logged.
+    #[test]
+    fn a_backlog_larger_than_memory_is_resumed_at_its_end() {
+        let node = started(20);
+        assert_eq!(node.window.head(), Seq(4));
+        assert_eq!(node.logged_end(), end(20));
+
+        let entries = [Entry::from(Epoch {
+            id: EpochId([1; 16]),
+            first: Seq(1),
+            ..Epoch::default()
+        })];
+        let lineage = Lineage::new(Before::default(), &entries).unwrap_or(Lineage::EMPTY);
+        let primary = Primary {
+            lineage,
+            head: Seq(30),
+            oldest: Seq(21),
+        };
+        let logged = node.logged_end().unwrap_or_default();
+        let peer = Peer {
+            lineage,
+            replica: Replica::Consistent,
+            logged: Position {
+                epoch: EpochId([1; 16]),
+                seq: logged.seq,
+            },
+            chain: logged.chain,
+            applied_bound: node.applied_bound(),
+            syncing: false,
+        };
+        let verdict = judge(&primary, &peer, |seq| Some(chain(seq.0)));
+        assert!(matches!(verdict, Verdict::Resume { resume, .. } if resume == Seq(21)));
+    }
+
+    #[test]
+    fn a_backlog_that_is_cut_ends_at_the_fork() {
+        let mut node = started(20);
+        let place = Some((Place(4096), chain(12)));
+        assert!(node.must_rescan(Seq(12)) && node.truncate(Seq(12), place));
+        assert_eq!((node.head(), node.logged_end()), (Seq(12), end(12)));
+        // A fork that memory holds.
+        assert!(node.truncate(Seq(3), Some((Place(0), chain(3)))));
+        assert_eq!((node.head(), node.logged_end()), (Seq(3), end(3)));
+    }
+
+    #[test]
+    fn a_host_that_takes_over_with_a_backlog_knows_its_chain() {
+        let mut node = started(20);
+        let t = node.takeover_begin();
+        assert!(t == Seq(20) && node.takeover_ready(t));
+        node.takeover_done(t);
+        assert_eq!(node.chain_at(t), end(20).map(|p| p.chain));
+        // A link that needs a synchronisation gets it at once, not when all is replayed.
+        assert_eq!(node.sync_start(), Some((t, chain(20))));
+    }
+
+    /// One more region copy in the session of `owner`, written.
+    fn copy(node: &mut Node<Small>, owner: &Inbound, item: u64) {
+        let copy = Copy {
+            item,
+            after: Seq::NONE,
+            range: record(Seq(item)).range,
+        };
+        assert_eq!(node.copy_arrived(owner, copy), Ok(true));
+        assert!(node.next_copy().is_some());
+        node.copy_written();
+    }
+
+    fn checkpoint(node: &mut Node<Small>) -> Option<(VolumeId, Sector)> {
+        let begun = node.checkpoint_begin();
+        let flushed = node.checkpoint_flushed(begun)?;
+        node.checkpoint_update(flushed).cursor
+    }
+
+    #[test]
+    fn the_superblock_claims_no_copy_that_may_be_lost() {
+        let mut node = started(0);
+        node.copies.set_syncing();
+        let link = crate::node::links::LinkId(0);
+        let session = |n| SessionId::from_wire(n).unwrap_or_else(|| unreachable!());
+        let begin = |node: &mut Node<Small>, n| {
+            let begun = node.adoption_begins(link, node.stated(), Succession::Same);
+            assert_eq!(begun, Ok(None));
+            node.session_began(link, session(n))
+        };
+        let Some(owner) = begin(&mut node, 1) else {
+            unreachable!()
+        };
+        let reached = |s: u64| Some((VolumeId(0), Sector(s * 8 + 8)));
+        copy(&mut node, &owner, 1);
+        assert_eq!(checkpoint(&mut node), reached(1));
+        // The device fails between the copy and the flush that should have made it durable.
+        copy(&mut node, &owner, 2);
+        node.volume_failed(VolumeId(0));
+        assert!(node.volume_attached(VolumeId(0)));
+        assert_eq!(checkpoint(&mut node), None);
+        // The next session sends it again.
+        node.inbound_ended(link);
+        let Some(owner) = begin(&mut node, 2) else {
+            unreachable!()
+        };
+        assert_eq!(checkpoint(&mut node), None);
+        copy(&mut node, &owner, 1);
+        assert_eq!(checkpoint(&mut node), reached(1));
+        // A primary writes no region copies, whatever was left.
+        let copy = Copy {
+            item: 2,
+            after: Seq::NONE,
+            range: record(Seq(2)).range,
+        };
+        assert_eq!(node.copy_arrived(&owner, copy), Ok(true));
+        node.role = Role::Primary;
+        assert_eq!(node.next_copy(), None);
     }
 }

@@ -508,6 +508,7 @@ mod tests {
             applied: Seq::NONE,
             chain: Chain(0),
             head,
+            head_chain: Chain(0),
         };
         let mut node = Node::new(
             [Slot::default(); 4],

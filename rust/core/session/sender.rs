@@ -59,8 +59,8 @@ pub struct Sender {
     credit_bytes: u64,
     sent_bytes: u64,
     told_commit: Seq,
-    /// The next record does not fit the peer's window.
-    starved: bool,
+    /// The next record has so many payload bytes, and does not fit the peer's window; 0: it is not known not to.
+    starved: u64,
     /// The initial synchronisation under way, if any.
     pub copies: Option<Copies>,
 }
@@ -75,7 +75,7 @@ impl Sender {
             credit_bytes: 0,
             sent_bytes: 0,
             told_commit: Seq::NONE,
-            starved: false,
+            starved: 0,
             copies,
         }
     }
@@ -120,7 +120,8 @@ impl Sender {
                 return Send::SyncEnd { end, items };
             }
         }
-        if self.next <= head && self.next <= self.credit_seq {
+        // One that did not fit is not even looked at before it does: it may have to be read from the log each time.
+        if self.next <= head && self.next <= self.credit_seq && self.has_credit(self.starved) {
             return Send::Record(self.next);
         }
         self.commit_only(commit)
@@ -146,13 +147,14 @@ impl Sender {
     /// Whether `record`, the next one, fits the peer's window.
     pub fn fits(&mut self, record: &Record) -> bool {
         let bytes = u64::from(record.payload_bytes());
-        self.starved = record.seq > self.credit_seq || !self.has_credit(bytes);
-        !self.starved
+        let fits = record.seq <= self.credit_seq && self.has_credit(bytes);
+        self.starved = if fits { 0 } else { bytes };
+        fits
     }
 
     /// Whether the next record, where there is one up to `head`, waits for the peer's credit.
     pub fn is_starved(&self, head: Seq) -> bool {
-        self.next <= head && (self.starved || self.next > self.credit_seq)
+        self.next <= head && (self.next > self.credit_seq || !self.has_credit(self.starved))
     }
 
     /// Newest record that was sent in this session, or that the peer said it has.
@@ -162,8 +164,7 @@ impl Sender {
 
     /// That record was sent, with `commit` in its header.
     pub fn record_sent(&mut self, record: &Record, commit: Seq) {
-        self.next = record.seq.next();
-        self.starved = false;
+        self.next_is(record.seq.next());
         self.sent = self.sent.max(record.seq);
         self.sent_bytes = self
             .sent_bytes
@@ -177,7 +178,7 @@ impl Sender {
     /// space above what the handshake said to send; and a region copy that it takes for older than a record
     /// which it already has would be placed before that record, while its content is older still (R2).
     pub fn acknowledged(&mut self, received: Seq) {
-        self.next = self.next.max(received.next());
+        self.next_is(self.next.max(received.next()));
         self.sent = self.sent.max(received);
     }
 
@@ -218,7 +219,14 @@ impl Sender {
 
     /// The next record in order was asked for again (`from` was lost on the way).
     pub fn resend(&mut self, from: Seq, oldest: Seq) {
-        self.next = self.next.min(from.max(oldest));
+        self.next_is(self.next.min(from.max(oldest)));
+    }
+
+    fn next_is(&mut self, seq: Seq) {
+        if seq != self.next {
+            self.starved = 0;
+        }
+        self.next = seq;
     }
 }
 
@@ -226,8 +234,40 @@ impl Sender {
 #[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
 mod tests {
     use super::*;
+    use crate::units::{Op, Range};
 
     const SMALL: Bytes = Bytes(4096);
+
+    #[test]
+    fn a_record_without_credit_is_looked_at_once() {
+        let record = |seq, sectors| Record {
+            seq: Seq(seq),
+            op: Op::Write,
+            range: Range {
+                sectors,
+                ..Range::default()
+            },
+            ..Record::default()
+        };
+        let plan = |s: &Sender| s.plan(Seq(9), Seq::NONE, |_, _| false);
+        let mut s = Sender::new(Seq(5), None);
+        s.set_credit(Seq(20), 4096);
+        assert_eq!(plan(&s), Send::Record(Seq(5)));
+        assert!(!s.fits(&record(5, 16)) && s.is_starved(Seq(9)));
+        // However often it is woken, until the credit grows far enough.
+        assert_eq!(plan(&s), Send::Nothing);
+        s.set_credit(Seq(20), 8191);
+        assert_eq!(plan(&s), Send::Nothing);
+        s.set_credit(Seq(20), 8192);
+        assert!(plan(&s) == Send::Record(Seq(5)) && !s.is_starved(Seq(9)));
+        assert!(s.fits(&record(5, 16)));
+        s.record_sent(&record(5, 16), Seq::NONE);
+        // What is next is another record: of its size nothing is known.
+        assert!(!s.fits(&record(6, 8)));
+        assert_eq!(plan(&s), Send::Nothing);
+        s.acknowledged(Seq(6));
+        assert_eq!(plan(&s), Send::Record(Seq(7)));
+    }
 
     #[test]
     fn only_small_records_that_nobody_waits_for_gather() {

@@ -28,16 +28,12 @@ pub struct Image {
     pub update: Update,
     tail: Option<Tail>,
     links: [Option<LinkMark>; MAX_LINKS],
-    /// Volume and sector that durable region copies have reached on this host.
-    cursor: Option<(VolumeId, Sector)>,
 }
 
 impl<M: Memory> Node<M> {
     /// Returns the image of a checkpoint. Call it under the same hold of the order lock as
     /// [`Self::checkpoint_update`], so that positions and tail are of one moment.
-    ///
-    /// `cursor`: volume and sector that region copies flushed by this checkpoint have reached, if it moved.
-    pub fn checkpoint_image(&self, update: Update, cursor: Option<(VolumeId, Sector)>) -> Image {
+    pub fn checkpoint_image(&self, update: Update) -> Image {
         let tail = match (&self.log, update.tail) {
             (Log::Ring(w), Some(m)) => Some(Tail {
                 seq: m.first,
@@ -61,7 +57,6 @@ impl<M: Memory> Node<M> {
             update,
             tail,
             links,
-            cursor,
         }
     }
 }
@@ -70,7 +65,7 @@ impl<M: Memory> Node<M> {
 /// each link, and links that it gave up.
 ///
 /// *Before:* all data writes up to `applied` are complete, and a flush of every data device that began after that succeeded;
-/// region copies up to `cursor` likewise. *A cut before:* more is replayed than needed. *A cut after:* the space
+/// region copies up to the cursor likewise. *A cut before:* more is replayed than needed. *A cut after:* the space
 /// before the tail is free, and nobody has used it.
 /// *Must be durable before* the space is used (trace X5), and before a data ack of a host without a ring says `applied` (A4).
 /// A link that is given up is `needs-sync` in the same superblock that moves the tail past what it lacks.
@@ -96,7 +91,7 @@ pub fn checkpoint(sb: &mut Superblock, image: &Image) {
             put_link(sb, slot, mark);
         }
     }
-    if let Some((volume, cursor)) = image.cursor {
+    if let Some((volume, cursor)) = u.cursor {
         put_cursor(sb, volume, cursor);
     }
     if u.redo_ended {

@@ -256,6 +256,12 @@ impl Host {
             .map_or(Place(0), |l| Place(l.mark.place.0 + l.length))
     }
 
+    /// Chain value after the last record on stable storage.
+    pub fn chain(&self) -> Chain {
+        let all = self.log.iter().flat_map(|l| &l.records);
+        all.fold(Chain(0), |c, r| chain_record(c, r).expect("it was logged"))
+    }
+
     /// Starts: as after a scan that found all that is durable. Nothing was checkpointed, so all of it is replayed.
     pub fn boot(&mut self, cfg: &Cluster) {
         let head = self.durable();
@@ -279,6 +285,7 @@ impl Host {
             applied: Seq::NONE,
             chain: Chain(0),
             head,
+            head_chain: self.chain(),
         };
         let log = Log::Ring(Writer::new(ring, index, head, false));
         let mut node: Node = replicate_core::node::Node::<Mem>::new(

@@ -135,8 +135,11 @@ pub struct Host {
 pub struct Booted {
     pub marks: Vec<Mark>,
     pub records: Vec<Record>,
+    /// Before the first of the records.
     pub chain: Chain,
     pub head: Seq,
+    /// Chain value after `head`.
+    pub end: Chain,
     pub place: replicate_core::log::ring::Place,
 }
 
@@ -179,7 +182,7 @@ impl Host {
     /// Chain value after `seq`, from memory or from the log.
     pub fn chain_at(&self, seq: Seq) -> Option<Chain> {
         let on = self.on();
-        if let Some(chain) = on.node.window.chain_at(seq) {
+        if let Some(chain) = on.node.chain_at(seq) {
             return Some(chain);
         }
         if let Log::Ring(w) = &on.node.log {
@@ -258,14 +261,14 @@ impl Host {
                 cfg,
                 Log::NoRing(n),
                 self.sb.applied_chain,
-                self.sb.applied,
+                (self.sb.applied, self.sb.applied_chain),
                 &[],
             );
             return Ok(true);
         }
         let found = self.scan(true);
-        let (head, place) = match found.outcome {
-            Outcome::Head { head, place, .. } => (head, place),
+        let (head, end, place) = match found.outcome {
+            Outcome::Head { head, chain, place } => (head, chain, place),
             Outcome::Unreadable { place } => {
                 return Err(format!("recovery cannot read the log from {place:?} on"))
             }
@@ -288,6 +291,7 @@ impl Host {
             records: found.records.clone(),
             chain: found.chain,
             head,
+            end,
             place,
         });
         if found.flush {
@@ -321,7 +325,7 @@ impl Host {
         let below = b.records.iter().take_while(|r| r.seq <= applied);
         let chain = below.fold(b.chain, |c, r| chain_record(c, r).unwrap());
         let writer = Writer::new(ring, index, b.head, cfg.volatile);
-        self.start(cfg, Log::Ring(writer), chain, b.head, &b.records);
+        self.start(cfg, Log::Ring(writer), chain, (b.head, b.end), &b.records);
     }
 
     fn start(
@@ -329,7 +333,7 @@ impl Host {
         cfg: &Config,
         log: Log<[Mark; 6]>,
         chain: Chain,
-        head: Seq,
+        (head, head_chain): (Seq, Chain),
         records: &[Record],
     ) {
         let mut positions = Positions::default();
@@ -346,6 +350,7 @@ impl Host {
             applied: self.sb.applied,
             chain,
             head,
+            head_chain,
         };
         let mut node = Node::new(
             [Slot::default(); 5],

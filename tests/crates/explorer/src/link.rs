@@ -6,6 +6,7 @@ use replicate_core::{
     group::Replica,
     log::recovery::Epochs,
     node::{
+        applied::Point,
         inbound::{Refused, Stated as Moment},
         resync::Copy,
         secondary::Acks,
@@ -71,12 +72,13 @@ impl World {
     ) -> Verdict {
         let lineage = mine.sb.lineage();
         let on = peer.on();
-        let logged = on.node.acks().logged;
         let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo_durable);
-        let logged_chain = match &on.node.log {
-            Log::NoRing(_) => peer.sb.applied_chain,
-            Log::Ring(_) => on.node.window.chain_at(logged).unwrap_or_default(),
+        // What memory does not know the checkpoint knows.
+        let checkpoint = Point {
+            seq: peer.sb.applied,
+            chain: peer.sb.applied_chain,
         };
+        let logged = on.node.logged_end().unwrap_or(checkpoint);
         let theirs = peer.sb.lineage();
         let stated = Stated {
             lineage: theirs,
@@ -88,10 +90,10 @@ impl World {
                 Replica::Consistent
             },
             logged: Position {
-                epoch: theirs.at(logged).map(|e| e.id).unwrap_or_default(),
-                seq: logged,
+                epoch: theirs.at(logged.seq).map(|e| e.id).unwrap_or_default(),
+                seq: logged.seq,
             },
-            chain: logged_chain,
+            chain: logged.chain,
             applied_bound: on.node.applied_bound(),
             syncing: peer.sb.inconsistent || redo,
         };

@@ -309,7 +309,7 @@ impl World {
         let rescan = h.on().node.must_rescan(fork);
         let place = if rescan {
             match h.scan(true).outcome {
-                Outcome::Head { place, .. } => Some(place),
+                Outcome::Head { place, chain, .. } => Some((place, chain)),
                 Outcome::Corrupt { .. } | Outcome::Unreadable { .. } => {
                     return broken("a scan under the new lineage calls the log corrupt")
                 }

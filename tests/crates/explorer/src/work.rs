@@ -300,7 +300,7 @@ impl Host {
             return;
         };
         let update = on.node.checkpoint_update(flushed);
-        let image = on.node.checkpoint_image(update, None);
+        let image = on.node.checkpoint_image(update);
         let cursor = on.sender.as_ref().and_then(|s| s.copies.as_ref());
         let cursor = cursor.map(|c| c.cursor());
         let sb = self.sb.changed(|sb| {

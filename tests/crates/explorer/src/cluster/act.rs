@@ -361,16 +361,16 @@ impl State {
     pub fn verdict(&self, p: usize, s: usize) -> Verdict {
         let (ours, theirs) = (&self.hosts[p], &self.hosts[s]);
         let node = &theirs.on().node;
-        let logged = node.acks().logged;
+        let logged = node.logged_end().unwrap_or_default();
         let (mine, peer) = (entries(&ours.line), entries(&theirs.line));
         let stated = Peer {
             lineage: lineage(&peer),
             replica: Replica::Consistent,
             logged: Position {
-                epoch: epoch_id(theirs.line.at(logged)),
-                seq: logged,
+                epoch: epoch_id(theirs.line.at(logged.seq)),
+                seq: logged.seq,
             },
-            chain: self.chain(&theirs.line, logged).unwrap_or_default(),
+            chain: logged.chain,
             applied_bound: node.applied_bound(),
             syncing: false,
         };
@@ -496,9 +496,9 @@ impl State {
         }
         host.log.retain(|l| !l.records.is_empty());
         host.line = w.line.clone();
-        let place = rescan.then(|| host.place());
+        let end = rescan.then(|| (host.place(), host.chain()));
         let node = &mut host.on.as_mut().expect("up").node;
-        if !node.truncate(w.fork, place) {
+        if !node.truncate(w.fork, end) {
             return broken("P4: the replica applied what its primary does not have");
         }
         let session = SessionId::from_wire(u64::from(w.session)).expect("a number");
