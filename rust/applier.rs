@@ -120,11 +120,11 @@ impl Applier {
             return;
         }
         if degraded {
-            let text = "one copy of the SRL's superblock cannot be written, the other is all there is: replace the device";
+            let text = "a copy of the SRL's superblock cannot be written, another that fails may close the log: replace the device";
             event::group(group, Code::SrlDegraded, Severity::Warning, text);
             group.set_reason(Reason::SrlDegraded, text);
         } else {
-            let text = "both copies of the SRL's superblock are written again";
+            let text = "all copies of the SRL's superblock are written again";
             event::group(group, Code::SrlDegraded, Severity::Info, text);
             if group.status.lock().reason == Reason::SrlDegraded {
                 group.set_reason(Reason::None, "");

@@ -6,8 +6,8 @@
 //! writes batches itself (see [`crate::log_worker`]).
 //!
 //! The superblock in memory is the durable one: [`Srl::update`] changes a copy, writes it with
-//! PREFLUSH and FUA to both places of the other slot, and lets readers see it once one of them is durable. One mutex
-//! serializes updates; it may be taken with no other lock but the group's lists held.
+//! PREFLUSH and FUA to both places of the other slot, where one of them fails to the first slot too, and lets readers
+//! see it once two copies are durable. One mutex serializes updates; it may be taken with no other lock but the group's lists held.
 
 pub(crate) mod cursor;
 pub(crate) mod reader;
@@ -70,17 +70,31 @@ impl Srl {
         let bytes = Bytes(dev.nr_sectors().saturating_mul(SECTOR));
         let sb = |e: SuperblockError| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}"));
         let mut copy = zeroed(superblock_bytes())?;
-        let offsets = superblock::copy_offsets(bytes);
         let mut choice = Choice::new();
-        for (i, at) in offsets.iter().enumerate() {
-            // A copy that cannot be read is not considered; there are four.
-            if dev.read_sync(at.0 / SECTOR, &mut copy).is_ok() {
-                choice.consider(i, superblock::validate(&copy));
+        let at = |choice: &Choice, i: usize| {
+            let formatted = choice.device().unwrap_or(bytes);
+            superblock::copy_offsets(formatted.min(bytes))
+                .get(i)
+                .copied()
+        };
+        for i in 0..superblock::COPIES {
+            let at = at(&choice, i).ok_or(EINVAL)?;
+            match dev.read_sync(at.0 / SECTOR, &mut copy) {
+                Ok(()) => choice.consider(i, superblock::validate(&copy)),
+                Err(_) => choice.unreadable(),
             }
         }
-        let (chosen, _) = choice.finish().map_err(sb)?;
-        let at = offsets.get(chosen).ok_or(EINVAL)?;
+        let (chosen, found) = choice.finish().map_err(sb)?;
+        let at = at(&choice, chosen).ok_or(EINVAL)?;
         dev.read_sync(at.0 / SECTOR, &mut copy)?;
+        if superblock::validate(&copy) != Ok(found) {
+            return Err(Refusal::new(
+                EIO,
+                format_args!(
+                    "SRL {shown}: its superblock reads differently each time; nothing was changed"
+                ),
+            ));
+        }
         let mut durable = zeroed(superblock_bytes())?;
         let (block, ring) = {
             let s = Superblock::mut_from(&mut durable).ok_or(EINVAL)?;
@@ -139,8 +153,8 @@ impl Srl {
 
     /// Changes the superblock and returns once that is durable. May sleep; blocks only other updates.
     ///
-    /// When `f` refuses, or neither copy can be written, the superblock in memory stays what it was. After a device error
-    /// the slot may hold either: the caller closes the log. One copy is enough; see [`Self::is_degraded`].
+    /// When `f` refuses, or no two copies can be written, the superblock in memory stays what it was. After a device error
+    /// the device may hold either: the caller closes the log. See [`Self::is_degraded`].
     pub(crate) fn update<R, E: From<Error>>(
         &self,
         f: impl FnOnce(&mut Superblock) -> Result<R, E>,
@@ -150,33 +164,36 @@ impl Srl {
         b.next.copy_from_slice(&b.durable);
         let sb = Superblock::mut_from(&mut b.next).ok_or(EINVAL)?;
         let r = f(sb)?;
-        let mut attempt = b.state.begin(sb);
-        let offsets = sb.write_offsets();
-        let image = sb.seal();
-        let mut error = EIO;
-        // Both copies of one slot; the other slot stays valid until one of these is durable.
-        for at in offsets {
-            let flags = if attempt.wants_preflush() {
-                Flags::PREFLUSH_FUA
-            } else {
-                Flags::FUA
-            };
-            let written = self.dev.write_sync(at.0 / SECTOR, image, flags);
-            attempt.copy_done(written.is_ok());
-            error = written.err().unwrap_or(error);
-        }
-        let written = b.state.end(attempt);
-        self.degraded.store(b.state.is_degraded(), Relaxed);
-        match written {
-            Written::Durable => {
-                core::mem::swap(&mut b.durable, &mut b.next);
-                Ok(r)
+        loop {
+            let mut attempt = b.state.begin(sb);
+            let offsets = sb.write_offsets();
+            let image = sb.seal();
+            let mut error = EIO;
+            // Both copies of one slot; the other slot stays valid until one of these is durable.
+            for at in offsets {
+                let flags = if attempt.wants_preflush() {
+                    Flags::PREFLUSH_FUA
+                } else {
+                    Flags::FUA
+                };
+                let written = self.dev.write_sync(at.0 / SECTOR, image, flags);
+                attempt.copy_done(written.is_ok());
+                error = written.err().unwrap_or(error);
             }
-            Written::Unknown => Err(error.into()),
+            let written = b.state.end(attempt);
+            self.degraded.store(b.state.is_degraded(), Relaxed);
+            match written {
+                Written::Durable => {
+                    core::mem::swap(&mut b.durable, &mut b.next);
+                    return Ok(r);
+                }
+                Written::Again => {}
+                Written::Unknown => return Err(error.into()),
+            }
         }
     }
 
-    /// Whether one copy of a superblock could not be written, so that the other is all there is. Does not sleep.
+    /// Whether a copy of a superblock could not be written: another that fails may close the log. Does not sleep.
     pub(crate) fn is_degraded(&self) -> bool {
         self.degraded.load(Relaxed)
     }

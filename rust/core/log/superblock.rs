@@ -4,9 +4,9 @@
 //!
 //! The struct *is* the bytes: the caller owns a buffer of [`SUPERBLOCK_BYTES`] (never on a stack)
 //! and works on it in place. One writer at a time. A change is durable once [`WriteState::begin`]
-//! and [`Superblock::seal`] were called and the sealed bytes are written, flushed, to at least one of
-//! the two places that [`Superblock::write_offsets`] names; both are always tried ([`WriteState`]). Until then the
-//! copies of the generation before stay whole in the other slot.
+//! and [`Superblock::seal`] were called and the sealed bytes are written, flushed, to the two places that
+//! [`Superblock::write_offsets`] names, or where one of those fails to a place of each slot ([`WriteState`]). Until a
+//! copy is written those of the generation before stay whole in the other slot.
 //!
 //! On failure nothing is changed: every setter that can refuse checks first.
 
@@ -79,11 +79,14 @@ pub struct Area {
     pub length: Bytes,
 }
 
+/// Copies of the superblock on a device.
+pub const COPIES: usize = 4;
+
 /// Where the four copies lie on a device of this size: slot A and B in front, A and B at the end.
 ///
 /// The end is rounded down to 64 KiB, so that copies and areas start at a block of any size.
 #[must_use]
-pub const fn copy_offsets(device: Bytes) -> [Bytes; 4] {
+pub const fn copy_offsets(device: Bytes) -> [Bytes; COPIES] {
     let end = device.round_down(SLOT_BYTES as u32).minus(Bytes(END_BYTES));
     [
         Bytes(0),

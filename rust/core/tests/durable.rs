@@ -2,7 +2,7 @@
 
 //! Superblock transitions over a host's whole life: a history longer than a lineage keeps, and writes that fail.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestCaseError};
 use replicate_core::{
     group::{Mode, Name, Role as Recorded},
     lineage::{Before, Entry, Epoch, Lineage},
@@ -12,7 +12,8 @@ use replicate_core::{
         recovery::{Outcome, Scan, Want},
         ring::{Index, Mark, Place, Ring},
         superblock::{
-            choose, copy_offsets, Format, Link, LinkState, Superblock, Tail, WriteState, Written,
+            choose, copy_offsets, validate, Format, Link, LinkState, Superblock, SuperblockError,
+            Tail, WriteState, Written,
         },
         writer::Writer,
     },
@@ -332,39 +333,43 @@ proptest! {
             }
         }
         let (mut last_durable, mut degraded_slot) = (0, [false; 2]);
-        for (n, copies) in (1u64..).zip(tries) {
+        let mut tries = tries.into_iter();
+        let mut n = 0;
+        'contents: loop {
+            n += 1;
             let mut next = durable.clone();
             let sb = Superblock::mut_from(&mut next).unwrap();
             sb.set_horizon(Position { epoch: epoch(1), seq: Seq(n) });
-            let mut attempt = state.begin(sb);
-            let at = sb.write_offsets();
-            let slot = sb.generation() % 2;
-            let sealed = sb.seal().to_vec();
-            for (offset, outcome) in at.into_iter().zip(copies) {
-                let place = copy_offsets(Bytes(DEVICE)).iter().position(|o| *o == offset).unwrap();
-                match outcome {
-                    Copied::Ok | Copied::There => disk[place][..sealed.len()].copy_from_slice(&sealed),
-                    Copied::Lost => {}
-                    Copied::Torn => disk[place][4096..8192].fill(0xee),
+            loop {
+                let Some(copies) = tries.next() else { break 'contents };
+                let mut attempt = state.begin(sb);
+                let at = sb.write_offsets();
+                let slot = sb.generation() % 2;
+                let sealed = sb.seal().to_vec();
+                for (offset, outcome) in at.into_iter().zip(copies) {
+                    let place = copy_offsets(Bytes(DEVICE)).iter().position(|o| *o == offset).unwrap();
+                    match outcome {
+                        Copied::Ok | Copied::There => disk[place][..sealed.len()].copy_from_slice(&sealed),
+                        Copied::Lost => {}
+                        Copied::Torn => disk[place][4096..8192].fill(0xee),
+                    }
+                    attempt.copy_done(outcome == Copied::Ok);
+                    // The power may fail at any time.
+                    check_start(&disk, last_durable, n)?;
                 }
-                attempt.copy_done(outcome == Copied::Ok);
+                degraded_slot[slot as usize] = copies != [Copied::Ok; 2];
+                match state.end(attempt) {
+                    Written::Again => continue,
+                    Written::Durable => last_durable = n,
+                    Written::Unknown => prop_assert!(!copies.contains(&Copied::Ok)),
+                }
+                break;
             }
-            degraded_slot[slot as usize] = copies != [Copied::Ok; 2];
-            let one_ok = copies.contains(&Copied::Ok);
-            if state.end(attempt) == Written::Durable {
-                prop_assert!(one_ok);
+            if last_durable == n {
                 durable = next;
-                last_durable = n;
-            } else {
-                prop_assert!(!one_ok);
             }
             prop_assert_eq!(state.is_degraded(), degraded_slot != [false; 2]);
-            let chosen = choose(std::array::from_fn(|i| Some(&disk[i][..])));
-            let chosen = chosen.map(|i| Superblock::ref_from(&disk[i]).map(|sb| sb.horizon().seq.0));
-            match chosen {
-                Ok(Some(found)) => prop_assert!((last_durable..=n).contains(&found), "{} after {}", found, last_durable),
-                other => prop_assert!(false, "{:?}", other),
-            }
+            check_start(&disk, last_durable, n)?;
         }
     }
 }
@@ -454,4 +459,33 @@ fn an_idle_group_starts_more_often_than_a_lineage_has_entries() {
     }
     assert_eq!(h.sb().applied().seq, Seq(1));
     assert!(h.sb().lineage().before().folded > 0);
+
+/// What a start makes of the four copies: no older than `durable`, which was acted on, no newer than `tried`. Also when any
+/// of them cannot be read: then it may refuse.
+fn check_start(disk: &[Vec<u8>; 4], durable: u64, tried: u64) -> Result<(), TestCaseError> {
+    for unreadable in 0u32..16 {
+        let copies = std::array::from_fn(|i| (unreadable & 1 << i == 0).then_some(&disk[i][..]));
+        let whole = copies
+            .iter()
+            .flatten()
+            .filter(|c| validate(c).is_ok())
+            .count();
+        match choose(copies) {
+            Ok(i) => {
+                let sb = Superblock::ref_from(&disk[i]).unwrap();
+                let found = sb.horizon().seq.0;
+                prop_assert!(
+                    (durable..=tried).contains(&found),
+                    "{found} after {durable}, without {unreadable:04b}"
+                );
+            }
+            Err(SuperblockError::Unreadable(n)) => {
+                prop_assert_eq!(n, unreadable.count_ones() as u8);
+                // One bad copy stops nobody.
+                prop_assert!(n > 1 || whole < 3);
+            }
+            Err(e) => prop_assert!(false, "{e}"),
+        }
+    }
+    Ok(())
 }

@@ -37,6 +37,8 @@ pub enum SuperblockError {
     Malformed(&'static str),
     /// Two copies claim the same generation and differ.
     Conflict(u64),
+    /// So many copies cannot be read, and the others do not show that none of them is newer.
+    Unreadable(u8),
     /// The device has shrunk.
     Shrunk {
         /// Size when it was formatted.
@@ -72,6 +74,10 @@ impl fmt::Display for SuperblockError {
             SuperblockError::Conflict(g) => {
                 write!(f, "two different superblocks of generation {g}")
             }
+            SuperblockError::Unreadable(n) => write!(
+                f,
+                "{n} of the four copies of its superblock cannot be read, and may be newer than those that can; nothing was changed; repair the device, or take over on a secondary"
+            ),
             SuperblockError::Shrunk { formatted, device } => {
                 write!(
                     f,

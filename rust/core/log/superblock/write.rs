@@ -2,10 +2,16 @@
 
 //! Writing a superblock: which generation the next write is, and what makes it durable.
 //!
-//! A generation is two copies in one slot, one in front and one at the end of the device. One copy that is whole makes
-//! it durable: a start takes the highest generation that it finds whole. When neither copy could be written, one of them may be
-//! on the device all the same. So the number is never used again: the next write takes the one after the next, which lies in the
-//! same slot and leaves the other slot, with the last durable generation, alone.
+//! A generation is two copies in one slot, one in front and one at the end of the device. A start takes the highest
+//! generation that it finds whole, and one of the four copies may have become unreadable by then. So nobody acts on a
+//! superblock before *two* copies say what it says: both of its slot, or, where one of those cannot be written, that one
+//! and one of the other slot, to which the same content is written as the next generation ([`Written::Again`]).
+//!
+//! Trace with one copy: the write of 9 fails at the end of the device, its front copy is all there is, and is acted on. At the
+//! next start the front copy cannot be read. The start finds 8, and nothing that says that there ever was more.
+//!
+//! When no copy could be written, one of them may be on the device all the same. So the number is never used again, and
+//! the next write goes to the same slot: the other one holds the last generation that is there for certain.
 //!
 //! Trace otherwise: 8 is durable; the writes of 9 fail, but the front copy is on the device. 9 is written again with other
 //! content, and the power fails between its copies: two different superblocks of generation 9, and no start chooses between them.
@@ -17,7 +23,11 @@ use super::Superblock;
 pub struct WriteState {
     /// The highest generation of which a copy may be on the device.
     attempted: u64,
-    /// Slots of which one copy could not be written: a further failure loses the generation.
+    /// The highest generation of which a copy was written, by this host's open device.
+    held: u64,
+    /// The content of `held` has one copy, and is being written to the other slot.
+    alone: bool,
+    /// Slots of which one copy could not be written.
     degraded: [bool; 2],
 }
 
@@ -33,20 +43,26 @@ pub struct Attempt {
 /// What became of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Written {
-    /// It is durable.
+    /// It is durable, in two copies.
     Durable,
+    /// It has one copy: write the same content as the next generation, before anybody acts on it.
+    Again,
     /// It may be durable or not: nothing that it says may be acted on, nor the opposite.
     Unknown,
 }
 
 impl WriteState {
-    /// Begins the next generation of `sb`, which is a changed copy of the durable one. Seal it, and write it to each of
-    /// [`Superblock::write_offsets`].
+    /// Begins the next generation of `sb`, which is a changed copy of the durable one, or after [`Written::Again`] the
+    /// same. Seal it, and write it to each of [`Superblock::write_offsets`].
     pub fn begin(&mut self, sb: &mut Superblock) -> Attempt {
-        sb.advance_past(self.attempted);
-        self.attempted = sb.generation();
+        self.held = self.held.max(sb.generation());
+        let next = sb.generation().max(self.attempted).saturating_add(1);
+        // Never over the last copies that are certain.
+        let same_slot = next % 2 == self.held % 2;
+        self.attempted = next.saturating_add(u64::from(same_slot));
+        sb.head.generation.set(self.attempted);
         Attempt {
-            generation: sb.generation(),
+            generation: self.attempted,
             good: 0,
             bad: 0,
         }
@@ -62,14 +78,20 @@ impl WriteState {
             odd
         };
         *slot = attempt.bad > 0;
-        if attempt.good > 0 {
-            Written::Durable
-        } else {
-            Written::Unknown
+        let second = core::mem::take(&mut self.alone);
+        if attempt.good == 0 {
+            return Written::Unknown;
         }
+        self.held = attempt.generation;
+        if attempt.bad == 0 || second {
+            return Written::Durable;
+        }
+        self.alone = true;
+        Written::Again
     }
 
-    /// Whether one copy of a generation could not be written: the other is all there is.
+    /// Whether a copy of a superblock could not be written: each is written to both slots, and another copy that fails may
+    /// close the log.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         self.degraded != [false; 2]
@@ -93,16 +115,7 @@ impl Attempt {
 impl Superblock {
     /// Begins the next generation of a superblock that nobody else writes, as the formatter does.
     pub fn advance(&mut self) {
-        self.advance_past(0);
-    }
-
-    /// Begins the next generation above `attempted`, in the slot that does not hold this one.
-    fn advance_past(&mut self, attempted: u64) {
-        let mut next = self.generation().saturating_add(1);
-        if next <= attempted {
-            let above = attempted.saturating_sub(next).saturating_add(2) & !1;
-            next = next.saturating_add(above);
-        }
+        let next = self.generation().saturating_add(1);
         self.head.generation.set(next);
     }
 }
@@ -115,10 +128,9 @@ impl Superblock {
 mod tests {
     use super::*;
 
-    fn attempt(copies: [bool; 2]) -> (WriteState, Written) {
-        let mut state = WriteState::default();
+    fn end(state: &mut WriteState, generation: u64, copies: [bool; 2]) -> Written {
         let mut a = Attempt {
-            generation: 9,
+            generation,
             good: 0,
             bad: 0,
         };
@@ -126,19 +138,29 @@ mod tests {
             assert!(ok || a.wants_preflush() || copies[0]);
             a.copy_done(ok);
         }
-        let written = state.end(a);
-        (state, written)
+        state.end(a)
     }
 
     #[test]
-    fn one_copy_is_enough_and_says_so() {
-        let (state, written) = attempt([true, true]);
-        assert_eq!((state.is_degraded(), written), (false, Written::Durable));
-        for copies in [[true, false], [false, true]] {
-            let (state, written) = attempt(copies);
-            assert_eq!((state.is_degraded(), written), (true, Written::Durable));
+    fn one_copy_is_written_again_to_the_other_slot() {
+        let both = [true, true];
+        let mut state = WriteState::default();
+        assert_eq!(end(&mut state, 9, both), Written::Durable);
+        assert!(!state.is_degraded());
+        for one in [[true, false], [false, true]] {
+            for other in [both, one] {
+                assert_eq!(end(&mut state, 9, one), Written::Again);
+                assert!(state.is_degraded());
+                assert_eq!(end(&mut state, 10, other), Written::Durable);
+                assert!(state.is_degraded());
+            }
+            assert_eq!(end(&mut state, 9, one), Written::Again);
+            assert_eq!(end(&mut state, 10, [false; 2]), Written::Unknown);
+            // What is tried next is another content.
+            assert_eq!(end(&mut state, 12, one), Written::Again);
+            assert_eq!(end(&mut state, 13, both), Written::Durable);
         }
-        assert_eq!(attempt([false, false]).1, Written::Unknown);
+        assert_eq!(end(&mut state, 14, [false; 2]), Written::Unknown);
     }
 
     #[test]
