@@ -16,6 +16,9 @@ use kernel::{
 };
 use replicate_linux::event::Event;
 
+/// While alive the applier stands still: it writes no superblock.
+pub(crate) type Still<'a> = MutexGuard<'a, ()>;
+
 /// Hand-over between the applier and those who pause it: whoever holds the mutex works.
 #[pin_data]
 pub(crate) struct Pause {
@@ -30,14 +33,14 @@ impl Pause {
     }
 
     /// Waits for the applier's turn to end.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn hold(&self) -> Still<'_> {
         self.turn.lock()
     }
 }
 
 /// While alive the applier stands still.
 pub(crate) struct PauseGuard<'a> {
-    _turn: MutexGuard<'a, ()>,
+    _turn: Still<'a>,
 }
 
 impl Group {

@@ -16,6 +16,7 @@ use super::{
     Link,
 };
 use crate::{
+    event::{self, Severity},
     group::{
         inner::{Inner, Phase},
         Group,
@@ -206,17 +207,24 @@ impl Worker {
         };
         self.begin_session(session)?;
         let last = decision.resume.prev();
-        self.sync_began(&decision.begins, host, last, decision.fork_chain)?;
         let job = decision.job;
         let sync = job.filter(|j| j.kind == SyncKind::Full);
-        // The superblock says so: what the log kept for the peer's former position may go.
-        let kept = {
+        // No checkpoint between the two: it would put what memory still says, a link that needs a synchronisation,
+        // over the one that began.
+        let (began, kept) = {
+            let still = self.group.pause.hold();
+            let chain = decision.fork_chain;
+            let began = self.sync_began(&still, &decision.begins, host, last, chain)?;
+            // The superblock says so: what the log kept for the peer's former position may go.
             let mut inner = self.group.inner.lock();
             let positions = &mut inner.node.positions;
             let kept = positions.keep_promise(self.link.id, sync.is_some());
             positions.session(self.link.id, last, last, last.min(ready.applied));
-            kept
+            (began, kept)
         };
+        if let Some((event, reason, text)) = began {
+            event::link(&self.group, &self.link, event, Severity::Info, reason, text);
+        }
         if !kept {
             return Err(self.overrun());
         }

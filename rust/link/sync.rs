@@ -8,6 +8,7 @@
 
 use super::{error::SessionError, worker::Worker, Link};
 use crate::{
+    applier::pause::Still,
     event::{self, Code as Event, Severity},
     group::{inner::Phase, Group},
     reason::Reason,
@@ -250,63 +251,64 @@ impl Link {
     }
 }
 
+/// What began with a session: event, reason and text.
+pub(super) type Began = (Event, Reason, &'static str);
+
 impl Worker {
-    /// The peer is ready: what was begun is durable there. Makes it durable here.
+    /// The peer is ready: what was begun is durable there. Makes it durable here. Returns what there is to say.
+    ///
+    /// `still`: held until the positions in memory say the same, see
+    /// [`keep_promise`](replicate_core::node::links::Positions::keep_promise).
     pub(super) fn sync_began(
-        &mut self,
+        &self,
+        still: &Still<'_>,
         begins: &Option<Kind>,
         host: HostId,
         start: Seq,
         chain: Option<Chain>,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Option<Began>, SessionError> {
         let (group, link) = (&self.group, &self.link);
         let job = link.view.lock().sync;
         let own = |r: Refusal| SessionError::own(Reason::LogFailed, r);
         match (begins, job) {
             (Some(Kind::Full), Some(mut job)) => {
                 job.fresh = false;
-                write_slot(group, link, |sb, id| {
+                put_slot(group, link, still, |sb, id| {
                     durable::sync_began(sb, id, host, chain.unwrap_or_default(), job.state())
                 })
                 .map_err(own)?;
                 link.view.lock().sync = Some(job);
-                event::link(
-                    group,
-                    link,
+                Ok(Some((
                     Event::SyncStarted,
-                    Severity::Info,
                     Reason::Sync,
                     "full synchronisation started",
-                );
+                )))
             }
             (Some(Kind::AssumeClean), _) => {
-                write_slot(group, link, |sb, id| {
+                put_slot(group, link, still, |sb, id| {
                     durable::declared_equal(sb, id, host, start, chain.unwrap_or_default())
                 })
                 .map_err(own)?;
                 link.view.lock().sync = None;
-                event::link(
-                    group,
-                    link,
+                Ok(Some((
                     Event::SyncDone,
-                    Severity::Info,
                     Reason::Admin,
                     "both sides were declared equal",
-                );
+                )))
             }
             (Some(Kind::Full) | None, _) => {
                 let news = group
                     .srl
                     .read(|sb| durable::session_is_news(sb, link.id, host));
                 if news.unwrap_or(true) {
-                    write_slot(group, link, |sb, id| {
+                    put_slot(group, link, still, |sb, id| {
                         durable::session_began(sb, id, host, start)
                     })
                     .map_err(own)?;
                 }
+                Ok(None)
             }
         }
-        Ok(())
     }
 
     /// The peer reported copies durable: the cursor moves, now and then in the superblock too.
@@ -416,7 +418,16 @@ pub(super) fn write_slot(
     link: &Link,
     change: impl FnOnce(&mut Superblock, LinkId) -> Result<(), NoSlot>,
 ) -> Result<(), Refusal> {
-    let _still = group.pause.hold();
+    put_slot(group, link, &group.pause.hold(), change)
+}
+
+/// The same for a caller that keeps the applier still.
+fn put_slot(
+    group: &Group,
+    link: &Link,
+    _still: &Still<'_>,
+    change: impl FnOnce(&mut Superblock, LinkId) -> Result<(), NoSlot>,
+) -> Result<(), Refusal> {
     group.srl.update(|sb| {
         change(sb, link.id).map_err(|NoSlot| {
             Refusal::new(

@@ -341,7 +341,13 @@ mod tests {
             ring::{Index, Mark, Ring},
             writer::Writer,
         },
-        node::{links::Positions, resync::Copy, volumes::Volume, window::Slot, Start},
+        node::{
+            links::{Position as LinkPosition, Positions},
+            resync::Copy,
+            volumes::Volume,
+            window::Slot,
+            Start,
+        },
         record::chain_record,
         session::{
             meet::{judge, Peer, Primary, Verdict},
@@ -357,6 +363,7 @@ mod tests {
         type Heads = [Seq; 1];
         type Marks = [Mark; 2];
         type Volumes = [Volume; 1];
+        type Links = [Option<LinkPosition>; 1];
     }
 
     fn record(seq: Seq) -> Record {
@@ -394,7 +401,7 @@ mod tests {
             [Seq::NONE; 1],
             [Volume::default(); 1],
             Log::Ring(Writer::new(ring, index, Seq(head), true)),
-            Positions::default(),
+            Positions::new([None; 1]),
             start,
         );
         assert!(node.volume_attached(VolumeId(0)));

@@ -4,7 +4,7 @@
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 use replicate_core::{
-    group::{Mode, Name, Role as Recorded},
+    group::{Mode, Name, Role as Recorded, SyncKind},
     lineage::{Before, Entry, Epoch, Lineage},
     log::{
         format::SUPERBLOCK_BYTES,
@@ -13,7 +13,7 @@ use replicate_core::{
         ring::{Index, Mark, Place, Ring},
         superblock::{
             choose, copy_offsets, validate, Format, Link, LinkState, Superblock, SuperblockError,
-            Tail, WriteState, Written,
+            SyncState, Tail, WriteState, Written,
         },
         writer::Writer,
     },
@@ -405,6 +405,7 @@ fn node(h: &mut Host) -> Node<Small> {
         applied,
         chain: Chain(0),
         head,
+        head_chain: Chain(0),
     };
     let mut node = Node::<Small>::new(
         [Slot::default(); 4],
@@ -450,7 +451,7 @@ fn an_idle_group_starts_more_often_than_a_lineage_has_entries() {
             let begun = node.checkpoint_begin();
             let flushed = node.checkpoint_flushed(begun).expect("no device failed");
             let update = node.checkpoint_update(flushed);
-            durable::checkpoint::checkpoint(h.sb(), &node.checkpoint_image(update, None));
+            durable::checkpoint::checkpoint(h.sb(), &node.checkpoint_image(update));
             node.checkpoint_done(update);
             checkpoints += 1;
         }
@@ -459,6 +460,7 @@ fn an_idle_group_starts_more_often_than_a_lineage_has_entries() {
     }
     assert_eq!(h.sb().applied().seq, Seq(1));
     assert!(h.sb().lineage().before().folded > 0);
+}
 
 /// What a start makes of the four copies: no older than `durable`, which was acted on, no newer than `tried`. Also when any
 /// of them cannot be read: then it may refuse.
@@ -488,4 +490,38 @@ fn check_start(disk: &[Vec<u8>; 4], durable: u64, tried: u64) -> Result<(), Test
         }
     }
     Ok(())
+}
+
+/// A checkpoint whose image says that a link is being synchronised does not make a consistent peer of it.
+#[test]
+fn a_checkpoint_ends_no_synchronisation() {
+    let mut h = Host::new();
+    h.start().unwrap();
+    let id = LinkId(0);
+    durable::links::add(h.sb(), id, name(), Mode::Async, 0).unwrap();
+    let checkpoint = |h: &mut Host, node: &mut Node<Small>| {
+        let begun = node.checkpoint_begin();
+        let flushed = node.checkpoint_flushed(begun).expect("no device failed");
+        let update = node.checkpoint_update(flushed);
+        durable::checkpoint::checkpoint(h.sb(), &node.checkpoint_image(update));
+        node.checkpoint_done(update);
+        let link = h.sb().link(usize::from(id.0)).unwrap();
+        (link.state, link.sync.is_some())
+    };
+    let mut node = node(&mut h);
+    node.positions.set(id, Mode::Async, None);
+    assert_eq!(checkpoint(&mut h, &mut node), (LinkState::NeedsSync, false));
+    node.positions.promise(id, Seq::NONE);
+    assert!(node.positions.keep_promise(id, true));
+    // The slot does not say yet, or not any more, that one runs.
+    assert_eq!(checkpoint(&mut h, &mut node), (LinkState::NeedsSync, false));
+    let sync = SyncState {
+        kind: SyncKind::Full,
+        volume: VolumeId(0),
+        cursor: Sector(0),
+        start: Position::default(),
+        end: None,
+    };
+    durable::links::sync_began(h.sb(), id, HostId([9; 16]), Chain(0), sync).unwrap();
+    assert_eq!(checkpoint(&mut h, &mut node), (LinkState::Syncing, true));
 }

@@ -18,6 +18,7 @@ use crate::{
 pub struct LinkMark {
     kept: Seq,
     needs_sync: bool,
+    syncing: bool,
     mode: Mode,
 }
 
@@ -49,6 +50,7 @@ impl<M: Memory> Node<M> {
                 *place = Some(LinkMark {
                     kept: l.kept,
                     needs_sync: l.needs_sync,
+                    syncing: l.syncing,
                     mode: l.mode,
                 });
             }
@@ -112,7 +114,8 @@ fn put_link(sb: &mut Superblock, slot: usize, mark: &LinkMark) {
         link.state = LinkState::NeedsSync;
         link.sync = None;
     } else {
-        if link.state == LinkState::NeedsSync {
+        // Only `sync_over` makes a peer consistent again that is being synchronised.
+        if link.state == LinkState::NeedsSync && !mark.syncing {
             link.state = LinkState::Normal;
         }
         if let Some(p) = sb.lineage().position(mark.kept) {
