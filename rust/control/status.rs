@@ -107,7 +107,7 @@ fn dump_group(dump: &mut Dump<'_>, group: &Group) -> Result<bool> {
 
 fn tell(m: &mut Message, group: &Group, part: &Part) -> Result {
     match part {
-        Part::Volume(v) => m.nest(g::VOLUME, |m| volumes::tell(m, v)),
+        Part::Volume(v) => m.nest(g::VOLUME, |m| volumes::tell(m, group, v)),
         Part::Link(l) => m.nest(g::LINK, |m| links::tell(m, group, l)),
     }
 }

@@ -241,6 +241,10 @@ impl<M: Memory> Node<M> {
 
     /// Next record that the caller must read from its own log and hand to [`Self::load`].
     pub fn wants_load(&self) -> Option<Seq> {
+        if self.has_failed() {
+            // It was not read back, or what it rests on failed: asking again changes nothing.
+            return None;
+        }
         let next = self.window.head().next();
         (next <= self.recovered.seq && self.window.has_room()).then_some(next)
     }

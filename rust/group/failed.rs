@@ -18,12 +18,12 @@ use crate::{
     volume::Volume,
 };
 use kernel::prelude::*;
-use replicate_core::node::{volumes::State, Log};
+use replicate_core::node::volumes::State;
 
 impl Group {
     /// A data device failed: the volume takes no more I/O until it is activated again. May sleep.
     pub(crate) fn fail_volume(&self, volume: &Volume, what: &str, why: &str) {
-        let repair = {
+        {
             let mut inner = self.inner.lock();
             // First of all: no checkpoint may believe a flush that comes after this.
             match volume.id() {
@@ -31,14 +31,19 @@ impl Group {
                 None => volume.set_state(State::Failed),
             }
             inner.show_states();
-            match inner.node.log {
-                Log::Ring(_) => "the log keeps what it lacks; repair it, then reload its table",
-                Log::NoRing(_) => "repair it, then remove the group and add it again: the primary sends what it lacks",
-            }
-        };
+        }
+        let repair = self.repair();
         self.say_failed(volume, format_args!("{what} failed ({why}); {repair}"));
         // Others may have to be replayed.
         self.apply_wake.notify();
+    }
+
+    /// Returns what heals a volume whose device failed.
+    pub(crate) fn repair(&self) -> &'static str {
+        match self.srl.ring_bytes() {
+            Some(_) => "repair the device, then suspend and resume the volume, or reload its table with another device: the log keeps what it lacks",
+            None => "repair the device, then remove the group and add it again: the primary sends what it lacks",
+        }
     }
 
     /// The log does not give back what the volume lacks. May sleep.
@@ -47,7 +52,7 @@ impl Group {
         let why = why.to_errno();
         self.say_failed(
             volume,
-            format_args!("the log cannot be read for its replay (error {why}); repair the SRL's device, then reload its table"),
+            format_args!("the log cannot be read for its replay (error {why}); repair the SRL's device, then suspend and resume the volume"),
         );
     }
 

@@ -65,7 +65,9 @@ impl Worker {
         let (phase, failed) = {
             let inner = self.group.inner.lock();
             let volume = |a: &Attached| a.volume.state() == VolumeState::Failed;
-            let failed = inner.node.has_failed() || inner.attached.iter().any(volume);
+            let failed = inner.node.has_failed()
+                || inner.node.beyond_repair().is_some()
+                || inner.attached.iter().any(volume);
             (inner.phase, failed)
         };
         if failed || phase == Phase::Failed {

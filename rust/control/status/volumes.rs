@@ -4,7 +4,7 @@
 
 use super::parts::VolumePart;
 use crate::{
-    group::volumes::BESIDE_SRL,
+    group::{volumes::BESIDE_SRL, Group},
     reason::Reason,
     uapi::{a_volume as v, VolumeState},
     volume,
@@ -14,7 +14,7 @@ use replicate_core::node::volumes::State;
 use replicate_linux::genl::Message;
 
 /// Adds a volume to the nest that is open.
-pub(super) fn tell(m: &mut Message, part: &VolumePart) -> Result {
+pub(super) fn tell(m: &mut Message, group: &Group, part: &VolumePart) -> Result {
     if part.known {
         m.u32(v::ID, u32::from(part.facts.id.0))?;
     }
@@ -25,7 +25,7 @@ pub(super) fn tell(m: &mut Message, part: &VolumePart) -> Result {
         m.fmt(v::DM_DEV, format_args!("{}", volume.table.dev()))?;
         m.fmt(v::DATA_DEV, format_args!("{}", volume.data.dev()))?;
     }
-    let (state, reason, text) = state(part);
+    let (state, reason, text) = state(part, group.repair());
     m.u32(v::STATE, state)?;
     m.u32(v::REASON, reason.code())?;
     if !text.is_empty() {
@@ -37,7 +37,7 @@ pub(super) fn tell(m: &mut Message, part: &VolumePart) -> Result {
     Ok(())
 }
 
-fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
+fn state(part: &VolumePart, repair: &'static str) -> (u32, Reason, &'static str) {
     let Some(attached) = &part.attached else {
         return (
             VolumeState::Absent as u32,
@@ -47,10 +47,7 @@ fn state(part: &VolumePart) -> (u32, Reason, &'static str) {
     };
     let state = attached.state();
     let (reason, text) = match state {
-        State::Failed => (
-            Reason::DataFailed,
-            "a write to the data device failed; repair it, then suspend and resume the volume",
-        ),
+        State::Failed => (Reason::DataFailed, repair),
         // Its state is that of the device before it was activated again.
         _ if part.failed => (
             Reason::DataFailed,

@@ -27,7 +27,7 @@
 //! Rewriting a record that is there already does no harm: the volume takes no reads until its replay has reached the end,
 //! and a crash in the middle begins again at the floor, which the superblock's tail has not passed.
 //!
-//! Without a ring nothing can be replayed: a floor holds the checkpoint until the group is added again.
+//! Without a ring nothing can be replayed: a volume with a floor is failed until the group is added again.
 //!
 //! Called under the group's order lock; never sleeps.
 
@@ -230,10 +230,21 @@ impl<M: Memory> Node<M> {
         if !self.volumes.enter(id) {
             return false;
         }
+        let ring = matches!(self.log, Log::Ring(_));
         if let Some(v) = self.volumes.get_mut(id) {
-            v.state = State::Waiting;
+            v.state = v.healing(ring);
         }
         true
+    }
+
+    /// Returns a volume that lacks records which this host cannot bring back: without a ring only a new life of the group
+    /// heals it, in which its primary sends them again. Until then nothing more is applied, and no takeover can end.
+    pub fn beyond_repair(&self) -> Option<VolumeId> {
+        if matches!(self.log, Log::Ring(_)) {
+            return None;
+        }
+        let mut all = self.volumes.iter();
+        all.find(|(_, v)| v.floor.is_some()).map(|(id, _)| id)
     }
 
     /// The volume is suspended, its device flushed: it may come back with another device. The applier stands still.
@@ -287,14 +298,17 @@ impl<M: Memory> Node<M> {
 
     /// A record of the round under way could not be written for a reason of this host's own: its volume replays it.
     pub fn record_missed(&mut self, id: VolumeId) {
-        let Some((first, last)) = self.applier.round() else {
+        let Some((_, last)) = self.applier.round() else {
             return;
         };
-        let before = self.point_at(first.prev());
+        // Not what was applied: its device took that, but was not flushed since, and a checkpoint does not flush the
+        // device of a volume with a floor.
+        let good = self.applier.flushed_point();
+        let ring = matches!(self.log, Log::Ring(_));
         if let Some(v) = self.volumes.get_mut(id) {
-            v.lower(before, last);
+            v.lower(good, last);
             if v.is_attached_and_runs() {
-                v.state = State::Waiting;
+                v.state = v.healing(ring);
             }
         }
     }
@@ -353,6 +367,22 @@ impl<M: Memory> Node<M> {
             }
         }
         !any
+    }
+
+    /// Whether the volume's device has everything up to `target` that this host has, apart from a flush, or will not get it
+    /// while the volume stays as it is: a suspend waits for no more. A volume that is being brought up has older records than
+    /// a snapshot below may lack, however far the rounds are.
+    ///
+    /// A replica is suspended where it stands, but not with a floor: its other volumes have what it lacks.
+    pub fn is_drained(&self, id: VolumeId, target: Seq) -> bool {
+        let Some(v) = self.volumes.get(id) else {
+            return true;
+        };
+        if !v.is_attached_and_runs() || self.has_failed() {
+            return true;
+        }
+        let applied = self.role == Role::Secondary || self.applier.applied() >= target;
+        v.floor.is_none() && applied
     }
 
     /// Whether writes to the volume may be admitted.
@@ -446,6 +476,15 @@ impl<M: Memory> Node<M> {
 }
 
 impl Volume {
+    /// The state of a volume that has a device again: what it lacks comes from the ring, or not in this life.
+    fn healing(&self, ring: bool) -> State {
+        if ring || self.floor.is_none() {
+            State::Waiting
+        } else {
+            State::Failed
+        }
+    }
+
     fn is_attached_and_runs(&self) -> bool {
         match self.state {
             State::Waiting | State::Replaying | State::Active | State::Replica => true,
@@ -624,5 +663,105 @@ mod tests {
         node.volume_failed(X);
         assert_eq!(node.clean(), Seq(10));
         assert_eq!(node.volumes.state(Y), State::Active);
+    }
+
+    /// A record of the log cannot be read at the start: the group fails, and does not try for ever.
+    #[test]
+    fn a_group_that_failed_loads_nothing() {
+        let mut node = node(Role::Primary, 10);
+        assert!(node.volume_attached(X));
+        assert_eq!(node.wants_load(), Some(Seq(1)));
+        node.fail();
+        assert_eq!(node.wants_load(), None);
+    }
+
+    #[test]
+    fn without_a_ring_a_failed_volume_stays_failed() {
+        for ring in [true, false] {
+            let mut node = node(Role::Secondary, 0);
+            if !ring {
+                node.log = Log::NoRing(crate::node::NoRing::default());
+                node.horizon_durable(Seq(4), false);
+            }
+            for id in [X, Y] {
+                assert!(node.volume_attached(id));
+            }
+            while node.open_volume().is_some() {}
+            node.window.place(record(Seq(1)));
+            assert_eq!(
+                node.applier.plan(&mut node.window, Seq(1), false, |_| true),
+                Some((Seq(1), Seq(1)))
+            );
+            node.volume_failed(X);
+            node.round_done();
+            assert_eq!(node.beyond_repair(), (!ring).then_some(X));
+            // Its device is repaired.
+            assert!(node.volume_attached(X));
+            if ring {
+                work(&mut node);
+                assert_eq!(node.volumes.state(X), State::Replica);
+            } else {
+                // It would wait for ever, and writers of a takeover with it.
+                assert_eq!(node.volumes.state(X), State::Failed);
+                let end = node.takeover_begin();
+                assert!(!node.takeover_ready(end));
+            }
+        }
+    }
+
+    /// What a volume missed is replayed from where its device was flushed: until then a checkpoint states no more.
+    #[test]
+    fn a_record_that_was_missed_takes_back_what_was_not_flushed() {
+        let mut node = node(Role::Primary, 4);
+        for id in [X, Y] {
+            assert!(node.volume_attached(id));
+        }
+        while node.open_volume().is_some() {}
+        let round = |node: &mut Node<Small>, last| {
+            while let Some(seq) = node.wants_load() {
+                assert!(node.load(record(seq)));
+            }
+            let plan = node
+                .applier
+                .plan(&mut node.window, Seq(last), true, |_| true);
+            assert!(plan.is_some());
+        };
+        round(&mut node, 2);
+        node.round_done();
+        round(&mut node, 4);
+        node.record_missed(X);
+        node.round_done();
+        // Record 1 is in the cache of X's device only, and its volume is not flushed by checkpoints now.
+        assert!(!node.flushes(X));
+        assert_eq!(node.clean(), Seq::NONE);
+        work(&mut node);
+        assert_eq!(
+            (node.volumes.state(X), node.clean()),
+            (State::Active, Seq(4))
+        );
+    }
+
+    #[test]
+    fn a_suspend_waits_for_what_the_device_lacks() {
+        let mut node = node(Role::Primary, 10);
+        let head = node.head();
+        assert!(node.volume_attached(X));
+        // The records of the former life are complete: a snapshot must have them.
+        assert!(!node.is_drained(X, head));
+        work(&mut node);
+        assert!(node.is_drained(X, head));
+        // Rounds went past the one that was not there.
+        assert!(node.is_drained(Y, head));
+        assert!(node.volume_attached(Y));
+        assert!(node.applier.applied() >= head && !node.is_drained(Y, head));
+        assert!(node.plan_replay().is_some());
+        assert!(!node.is_drained(Y, head));
+        work(&mut node);
+        assert!(node.is_drained(Y, head));
+        // Nobody waits for what does not come.
+        node.volume_failed(Y);
+        assert!(node.is_drained(Y, Seq(99)) && !node.is_drained(X, Seq(99)));
+        node.fail();
+        assert!(node.is_drained(X, Seq(99)));
     }
 }
