@@ -35,7 +35,7 @@ use crate::{
     refuse::Refusal,
     srl::Srl,
 };
-use inner::{Inner, Phase};
+use inner::Inner;
 use kernel::{
     prelude::*,
     str::CString,
@@ -216,10 +216,9 @@ impl Group {
         let mut out = replicate_linux::dm::BioList::new();
         {
             let mut inner = self.inner.lock();
-            if matches!(inner.phase, Phase::Failed | Phase::Gone) {
+            if !inner.phase.fail() {
                 return;
             }
-            inner.phase = Phase::Failed;
             inner.node.fail();
             inner.drain(true, &mut out);
         }
@@ -289,10 +288,9 @@ impl Group {
         let mut out = replicate_linux::dm::BioList::new();
         {
             let mut inner = self.inner.lock();
-            let Phase::Holding { .. } = inner.phase else {
+            if !inner.phase.release(true) {
                 return;
-            };
-            inner.phase = Phase::Failed;
+            }
             inner.drain(true, &mut out);
         }
         pr_err!("group {}: {why}\n", self.name.as_str());

@@ -28,6 +28,7 @@ pub mod durable;
 pub mod inbound;
 pub mod links;
 pub mod log;
+pub mod phase;
 pub mod release;
 pub mod resync;
 pub mod secondary;

@@ -15,7 +15,7 @@ use super::{
 use crate::volume::Volume;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    node::{volumes::State, Role},
+    node::{phase::Read, volumes::State, Role},
     units::{Range, Sector},
 };
 use replicate_linux::{
@@ -179,12 +179,12 @@ impl Group {
     fn map_read(&self, volume: &Volume, bio: MappedBio) -> MapOutcome {
         let sector = bio.sector();
         let mut inner = self.inner.lock();
+        if inner.phase.read(volume.state()) == Read::Fail {
+            drop(inner);
+            bio.end(BlkStatus::IOERR);
+            return MapOutcome::SUBMITTED;
+        }
         match volume.state() {
-            State::Failed => {
-                drop(inner);
-                bio.end(BlkStatus::IOERR);
-                return MapOutcome::SUBMITTED;
-            }
             State::Active | State::Suspended => {
                 if let Some(range) = range_of(volume, &bio) {
                     if !inner.must_overlay(&range) || inner.node.role() == Role::Secondary {
@@ -197,7 +197,7 @@ impl Group {
                 drop(inner);
                 return bio.remap(&volume.data, sector);
             }
-            State::Absent | State::Waiting | State::Replaying => {}
+            State::Absent | State::Waiting | State::Replaying | State::Failed => {}
         }
         match inner.entry(volume) {
             Some(entry) => {

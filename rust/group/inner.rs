@@ -12,6 +12,7 @@ use crate::{
     volume::Volume,
 };
 use kernel::{prelude::*, sync::Arc};
+pub(crate) use replicate_core::node::phase::Phase;
 use replicate_core::{
     node::{
         inbound::{Inbound, Refused},
@@ -35,23 +36,6 @@ use replicate_linux::{
 pub(crate) const MAX_PINS: usize = 64;
 /// Volumes in a group at most.
 pub(crate) const MAX_VOLUMES: usize = 256;
-
-/// Whether a group takes I/O.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// A starting primary holds its writes until its links have answered, or until then (monotonic ns).
-    Holding { until_ns: u64 },
-    /// I/O flows by the rules of the role.
-    Active,
-    /// The secondary is becoming the primary.
-    TakingOver,
-    /// Took over without a ring: writes go straight to the data devices, feeding no link.
-    Unlogged,
-    /// The log failed, or this host found its history forked at start: writes end in EIO.
-    Failed,
-    /// The group is being removed.
-    Gone,
-}
 
 /// One attached volume and its bios that wait.
 pub(crate) struct Attached {

@@ -15,9 +15,9 @@ use crate::{
 use kernel::prelude::*;
 use replicate_core::{
     log::{
-        recovery::{Outcome, Scan, Want},
+        recovery::{Epochs, Outcome, Scan, Want},
         ring::{Index, Mark, Place, Ring},
-        superblock::Superblock,
+        superblock::{Superblock, Tail},
     },
     node::durable::start::Facts,
     units::{Chain, GroupUuid, Seq},
@@ -37,26 +37,57 @@ pub(crate) struct Scanned {
     pub(crate) marks: Index<Fixed<Mark>>,
 }
 
-/// Scans the ring under the lineage of `sb`. Reads only. May sleep.
+/// Where a scan begins, and what it must find.
+pub(crate) struct ScanFrom {
+    uuid: GroupUuid,
+    tail: Tail,
+    place: Place,
+    proven: Seq,
+}
+
+impl ScanFrom {
+    /// As the superblock says.
+    pub(crate) fn of(sb: &Superblock) -> ScanFrom {
+        ScanFrom {
+            uuid: sb.group(),
+            tail: sb.tail(),
+            place: Facts::of(sb).tail_place(),
+            proven: sb.commit().seq,
+        }
+    }
+
+    /// The same, where no more than this is known to be there under another lineage.
+    pub(crate) fn proven(self, proven: Seq) -> ScanFrom {
+        ScanFrom { proven, ..self }
+    }
+}
+
+/// Scans the ring under `lineage`, until it ends or `stop` says so (`EINTR`). Reads only. Sleeps, for as long as it takes
+/// to read the log; no lock may be held that I/O needs.
 pub(crate) fn scan(
     srl: &Srl,
-    sb: &Superblock,
-    uuid: GroupUuid,
+    from: &ScanFrom,
+    lineage: &impl Epochs,
     applied: Seq,
-    shown: &str,
+    mut stop: impl FnMut() -> bool,
 ) -> Result<Scanned, Refusal> {
-    let lineage = sb.lineage();
-    let tail = sb.tail();
+    let shown = srl.path().to_str().unwrap_or("?");
+    let (tail, place) = (from.tail, from.place);
     let size = srl.ring_bytes().ok_or(EINVAL)?;
-    let place = Facts::of(sb).tail_place();
     let ring = Ring::new(size, srl.block(), place, place);
     let first = tail.seq.max(Seq(1));
-    let mut scan = Scan::new(ring, first, tail.chain, sb.commit().seq);
+    let mut scan = Scan::new(ring, first, tail.chain, from.proven);
     let mut marks = Index::new(Fixed::new(MARKS, Mark::default())?);
-    let mut reader = Reader::new(srl, uuid)?;
+    let mut reader = Reader::new(srl, from.uuid)?;
     let mut chain_at_applied = tail.chain;
     loop {
-        match scan.want(&lineage) {
+        if stop() {
+            return Err(Refusal::new(
+                EINTR,
+                format_args!("SRL {shown}: the scan was stopped"),
+            ));
+        }
+        match scan.want(lineage) {
             Want::Batch(want) => match reader.batch(srl, &ring, &want) {
                 Ok(found) => {
                     if found.first <= applied && applied <= found.last {
@@ -67,13 +98,13 @@ pub(crate) fn scan(
                         place: want.place,
                         chain: want.chain,
                     });
-                    scan.accept(found, &lineage, |seq| reader.chain_after(seq));
+                    scan.accept(found, lineage, |seq| reader.chain_after(seq));
                 }
                 Err(NoBatch::NotThere) => scan.reject(),
                 Err(NoBatch::Io(_)) => scan.unreadable(),
             },
             Want::Evidence(want) => match reader.evidence(srl, &ring, &want) {
-                Ok(found) => scan.evidence(found, &lineage),
+                Ok(found) => scan.evidence(found, lineage),
                 Err(NoBatch::NotThere) => scan.reject(),
                 Err(NoBatch::Io(_)) => scan.unreadable(),
             },

@@ -12,7 +12,7 @@
 use super::{
     epochs::EpochTable,
     inner::{Flushes, Inner, Phase, MAX_PINS, MAX_VOLUMES},
-    scan::{scan, Scanned},
+    scan::{scan, ScanFrom, Scanned},
     Group, Identity, Lists, Settings, Stats, Status,
 };
 use crate::{
@@ -90,7 +90,11 @@ impl Group {
         }
         let first_life = facts.is_first_life();
         let scanned = match srl.ring_bytes() {
-            Some(_) => Some(srl.read(|sb| scan(&srl, sb, facts.uuid, facts.applied.seq, shown))??),
+            Some(_) => {
+                let (from, epochs) =
+                    srl.read(|sb| (ScanFrom::of(sb), EpochTable::of(&sb.lineage())))?;
+                Some(scan(&srl, &from, &epochs?, facts.applied.seq, || false)?)
+            }
             None => None,
         };
         let head = scanned.as_ref().map_or(facts.applied.seq, |s| s.head);

@@ -52,12 +52,17 @@ impl Group {
         let mut links = self.all_links()?;
         let was_sync = last_contact(&links);
         let room = Self::room_for_volumes()?;
-        {
-            let mut inner = self.inner.lock();
-            inner.phase = Phase::TakingOver;
+        if !self.inner.lock().phase.begin_takeover() {
+            return Err(self.not_normal());
         }
         links.retain(|l| l.close_for_takeover());
-        let taken = self.become_primary(was_sync, room);
+        // Until its session had ended a link could begin a synchronisation, or this host could fail.
+        let taken = match self.is_fit(force) {
+            Ok(()) => self.become_primary(was_sync, room),
+            Err(e) => Err(e),
+        };
+        // After a refusal a secondary as before, unless it failed.
+        let _ = self.inner.lock().phase.end_takeover(false);
         // Whoever comes now, above all the old primary, is told what this host is.
         for link in links {
             let _ = link.connect(self);
@@ -76,17 +81,16 @@ impl Group {
         let end = self.inner.lock().takeover_begin();
         self.drop_copies();
         if let Err(e) = self.wait_durable(end) {
-            let mut inner = self.inner.lock();
-            if matches!(inner.node.log, Log::Ring(_)) {
-                inner.phase = Phase::Active;
-            } else {
+            if matches!(self.inner.lock().node.log, Log::NoRing(_)) {
                 // Its volumes may hold by now what the primary never committed.
-                drop(inner);
                 self.fail(Refusal::new(e.error, format_args!("{}", e.text())));
             }
             return Err(e);
         }
         let still = self.pause_applier();
+        if self.inner.lock().node.has_failed() {
+            return Err(self.srl_failed());
+        }
         let ring = matches!(self.inner.lock().node.log, Log::Ring(_));
         let mut id = EpochId::NONE;
         random::fill(&mut id.0);
@@ -107,11 +111,8 @@ impl Group {
         });
         let table = match table {
             Ok(table) => table,
-            Err(e) if refused && ring => {
-                // Nothing was written: a secondary as before.
-                self.inner.lock().phase = Phase::Active;
-                return Err(e);
-            }
+            // Nothing was written.
+            Err(e) if refused && ring => return Err(e),
             Err(e) => {
                 // One of its copies may say primary: nothing of this life may go on as a secondary.
                 self.fail(Refusal::new(
@@ -134,7 +135,7 @@ impl Group {
             inner.epochs = table;
             inner.node.takeover_done(end);
             inner.show_states();
-            inner.phase = if ring { Phase::Active } else { Phase::Unlogged };
+            let _ = inner.phase.end_takeover(!ring);
         }
         drop(still);
         self.open_volumes(room);
@@ -159,10 +160,42 @@ impl Group {
 
     fn may_take_over(&self, force: bool) -> Result<(), Refusal> {
         let name = self.name.as_str();
+        self.is_fit(force)?;
+        if self.inner.lock().phase != Phase::Active {
+            return Err(self.not_normal());
+        }
+        if force {
+            return Ok(());
+        }
+        for link in self.all_links()? {
+            if link.is_connected() {
+                return Err(Refusal::new(EISCONN, format_args!("group {name}: link {} is connected to the primary; stop the primary first, or use --force", link.name.as_str())));
+            }
+        }
+        for volume in self.present()? {
+            let openers = volume.table.openers().unwrap_or(0);
+            if openers > 0 {
+                return Err(Refusal::new(EBUSY, format_args!("volume {name}/{}: {openers} openers read it; close them (fuser -v), or use --force", volume.name.as_str())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what this host has can be taken over.
+    fn is_fit(&self, force: bool) -> Result<(), Refusal> {
+        let name = self.name.as_str();
         let no = |e, text: fmt::Arguments<'_>| Err(Refusal::new(e, text));
-        let (role, phase, consistent) = {
+        let (role, failed, consistent, all, lacking) = {
             let inner = self.inner.lock();
-            (inner.node.role(), inner.phase, inner.node.is_consistent())
+            let node = &inner.node;
+            let lacking = node.beyond_repair().and_then(|id| inner.volume(id));
+            (
+                node.role(),
+                node.has_failed(),
+                node.is_consistent(),
+                node.volumes.all_present(),
+                lacking,
+            )
         };
         if role == Role::Primary {
             return no(
@@ -170,8 +203,8 @@ impl Group {
                 format_args!("group {name} is primary on this host already; nothing to take over"),
             );
         }
-        if phase != Phase::Active {
-            return no(EBUSY, format_args!("group {name} is not running normally (see 'dmrepl status {name}'); takeover refused"));
+        if failed {
+            return Err(self.srl_failed());
         }
         let replica = self.identity().replica;
         if replica == Replica::Empty {
@@ -180,25 +213,32 @@ impl Group {
         if (replica == Replica::Inconsistent || !consistent) && !force {
             return no(EUCLEAN, format_args!("group {name}: the replica is inconsistent until its synchronisation ends; --force takes it over as it is"));
         }
-        let all = self.inner.lock().node.volumes.all_present();
         if !all {
             return no(EAGAIN, format_args!("group {name}: not every volume is active on this host; create them with dmsetup first"));
         }
-        if force {
-            return Ok(());
-        }
-        for link in self.all_links()? {
-            if link.is_connected() {
-                return no(EISCONN, format_args!("group {name}: link {} is connected to the primary; stop the primary first, or use --force", link.name.as_str()));
-            }
-        }
-        for volume in self.present()? {
-            let openers = volume.table.openers().unwrap_or(0);
-            if openers > 0 {
-                return no(EBUSY, format_args!("volume {name}/{}: {openers} openers read it; close them (fuser -v), or use --force", volume.name.as_str()));
-            }
+        if let Some(volume) = lacking {
+            return no(
+                EIO,
+                format_args!("volume {name}/{}: its data device failed, and there is no ring to bring back what it lacks: remove the group and add it again, then take over what the device holds", volume.name.as_str()),
+            );
         }
         Ok(())
+    }
+
+    fn not_normal(&self) -> Refusal {
+        let name = self.name.as_str();
+        Refusal::new(
+            EBUSY,
+            format_args!("group {name} is not running normally (see 'dmrepl status {name}'); takeover refused"),
+        )
+    }
+
+    fn srl_failed(&self) -> Refusal {
+        let name = self.name.as_str();
+        Refusal::new(
+            EIO,
+            format_args!("group {name}: the SRL failed; takeover refused"),
+        )
     }
 
     /// Waits until everything up to `end` is as durable as a takeover needs.
@@ -207,7 +247,7 @@ impl Group {
         let ready = || {
             let mut inner = self.inner.lock();
             inner.node.demand(end);
-            inner.node.takeover_ready(end) || inner.node.log_failed()
+            inner.node.takeover_ready(end) || inner.node.has_failed()
         };
         while !ready() {
             self.log_wake.notify();
@@ -220,14 +260,8 @@ impl Group {
                 ));
             }
         }
-        if self.inner.lock().node.log_failed() {
-            return Err(Refusal::new(
-                EIO,
-                format_args!(
-                    "group {}: the SRL failed; takeover refused",
-                    self.name.as_str()
-                ),
-            ));
+        if self.inner.lock().node.has_failed() {
+            return Err(self.srl_failed());
         }
         Ok(())
     }

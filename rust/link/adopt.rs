@@ -18,7 +18,8 @@ use crate::{
     event::{self, Code as Event, Severity},
     group::{
         epochs::EpochTable,
-        scan::{scan, Scanned},
+        inner::Phase,
+        scan::{scan, ScanFrom},
         Group,
     },
     reason::Reason,
@@ -98,11 +99,11 @@ pub(super) fn welcome(
         return Err(nonsense("a welcome that resumes above the fork"));
     }
     let (adoption, succession) = take_up(group, link, stated, w)?;
-    drain(group)?;
+    drain(group, link)?;
     let still = group.pause_applier();
     match h.start {
         Start::SyncBegins | Start::AssumeClean => begin_anew(group, w)?,
-        Start::Resume | Start::SyncGoesOn => resume(group, w, succession)?,
+        Start::Resume | Start::SyncGoesOn => resume(group, link, w, succession)?,
     }
     let owner = group
         .inner
@@ -132,6 +133,19 @@ fn nonsense(what: &'static str) -> SessionError {
         Reason::Protocol,
         Code::Protocol,
         format_args!("connection dropped: {what}"),
+    )
+}
+
+/// Whether what waits for the adoption may go on waiting: the link is not told to stop, and its group runs.
+fn goes_on(group: &Group, link: &Link) -> bool {
+    !should_stop() && link.enabled.get() && group.inner.lock().phase == Phase::Active
+}
+
+/// The adoption was stopped before it changed anything.
+fn stopped() -> SessionError {
+    SessionError::asked(
+        Code::Stopping,
+        format_args!("the link is told to stop, or its group does not run any more"),
     )
 }
 
@@ -208,7 +222,10 @@ fn take_up<'a>(
         let start = clock::monotonic_ns();
         let ended = || group.inner.lock().node.may_adopt();
         while !ended() {
-            if should_stop() || clock::monotonic_ns().saturating_sub(start) > LEAVE_NS {
+            if !goes_on(group, link) {
+                return Err(stopped());
+            }
+            if clock::monotonic_ns().saturating_sub(start) > LEAVE_NS {
                 return Err(met_again("the session with the former primary did not end"));
             }
             group.moved.wait_until(100, ended);
@@ -269,7 +286,7 @@ fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, Session
 }
 
 /// Waits until the log holds everything that memory has in order: no session brings more.
-fn drain(group: &Group) -> Result<(), SessionError> {
+fn drain(group: &Group, link: &Link) -> Result<(), SessionError> {
     let start = clock::monotonic_ns();
     let idle = || {
         let inner = group.inner.lock();
@@ -281,7 +298,10 @@ fn drain(group: &Group) -> Result<(), SessionError> {
         }
     };
     while !idle() {
-        if should_stop() || clock::monotonic_ns().saturating_sub(start) > DRAIN_NS {
+        if !goes_on(group, link) {
+            return Err(stopped());
+        }
+        if clock::monotonic_ns().saturating_sub(start) > DRAIN_NS {
             return Err(SessionError::closed(
                 Reason::LogFailed,
                 Code::NotReady,
@@ -304,8 +324,15 @@ fn drain(group: &Group) -> Result<(), SessionError> {
 }
 
 /// The same history goes on.
+///
+/// The log is scanned before the superblock is written: it is idle, and a scan that is stopped has changed nothing.
 #[inline(never)]
-fn resume(group: &Group, w: &Welcome<'_>, succession: Succession) -> Result<(), SessionError> {
+fn resume(
+    group: &Group,
+    link: &Link,
+    w: &Welcome<'_>,
+    succession: Succession,
+) -> Result<(), SessionError> {
     let fork = w.head.fork.seq;
     let (checked, rescan, commit) = {
         let inner = group.inner.lock();
@@ -318,14 +345,14 @@ fn resume(group: &Group, w: &Welcome<'_>, succession: Succession) -> Result<(), 
         )
     };
     checked.map_err(bad_terms)?;
-    let table = update(group, w, |sb, history| {
-        durable::resume(sb, history, w.volumes.iter(), commit)
-    })?;
     let end = if rescan {
-        Some(end_of_log(group, fork)?)
+        Some(end_of_log(group, link, w, fork, commit)?)
     } else {
         None
     };
+    let table = update(group, w, |sb, history| {
+        durable::resume(sb, history, w.volumes.iter(), commit)
+    })?;
     let mut inner = group.inner.lock();
     inner.epochs = table;
     let cut = inner.node.truncate(fork, end);
@@ -338,19 +365,30 @@ fn resume(group: &Group, w: &Welcome<'_>, succession: Succession) -> Result<(), 
     }
 }
 
-/// Where the log ends under the lineage that is durable now, and the chain value there.
-fn end_of_log(group: &Group, fork: Seq) -> Result<(Place, Chain), SessionError> {
+/// Where the log ends under the lineage that is to be adopted, and the chain value there. `commit`: what it has for
+/// certain then.
+fn end_of_log(
+    group: &Group,
+    link: &Link,
+    w: &Welcome<'_>,
+    fork: Seq,
+    commit: Seq,
+) -> Result<(Place, Chain), SessionError> {
     let shown = group.srl.path().to_str().unwrap_or("?");
-    let uuid = group.identity().uuid;
-    let scanned: Result<Scanned, Refusal> = group
-        .srl
-        .read(|sb| scan(&group.srl, sb, uuid, Seq::NONE, shown))
-        .map_err(Refusal::from)
-        .and_then(|r| r);
-    match scanned {
+    let epochs = EpochTable::of(&w.lineage).map_err(|_| SessionError::no_memory())?;
+    let from = group.srl.read(|sb| {
+        durable::may_resume(sb, &w.lineage, commit).map(|()| ScanFrom::of(sb).proven(commit))
+    });
+    let from = from.map_err(|_| SessionError::no_memory())?;
+    let from = from.map_err(|e| unfit(group, e))?;
+    let stop = || !goes_on(group, link);
+    match scan(&group.srl, &from, &epochs, Seq::NONE, stop) {
+        Err(refusal) if refusal.error == EINTR => Err(stopped()),
+        Err(refusal) if refusal.error == ENOMEM => Err(SessionError::no_memory()),
         Ok(s) if s.head == fork => Ok((s.place, s.chain)),
         Ok(s) => Err(broken(
             group,
+            Reason::LogCorrupt,
             Refusal::new(
                 EIO,
                 format_args!(
@@ -359,14 +397,14 @@ fn end_of_log(group: &Group, fork: Seq) -> Result<(Place, Chain), SessionError> 
                 ),
             ),
         )),
-        Err(refusal) => Err(broken(group, refusal)),
+        Err(refusal) => Err(broken(group, Reason::LogCorrupt, refusal)),
     }
 }
 
 /// The log cannot be used any more.
-fn broken(group: &Group, refusal: Refusal) -> SessionError {
+fn broken(group: &Group, reason: Reason, refusal: Refusal) -> SessionError {
     let ended = SessionError::own(
-        Reason::LogCorrupt,
+        reason,
         Refusal::new(refusal.error, format_args!("{}", refusal.text())),
     );
     group.fail(refusal);
@@ -430,7 +468,39 @@ fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Writes the superblock that adopts the primary's history.
+/// The primary's history does not go with what this host has.
+fn unfit(group: &Group, why: AdoptError) -> SessionError {
+    match why {
+        AdoptError::Folded => error::verdict(Why::Folded, false),
+        AdoptError::Lineage(_) | AdoptError::Volume(_) => SessionError::refused(
+            Reason::GroupMismatch,
+            Code::OtherGroup,
+            format_args!(
+                "SRL {} of the secondary cannot take up the primary's history: {why}",
+                group.srl.path().to_str().unwrap_or("?")
+            ),
+        ),
+    }
+}
+
+/// Why the superblock of an adoption was not written.
+enum Unwritten {
+    /// The history is refused: nothing was written.
+    Refused(AdoptError),
+    /// Memory is short: nothing was written.
+    Memory,
+    /// The device failed: it may say either.
+    Device(Error),
+}
+
+impl From<Error> for Unwritten {
+    fn from(e: Error) -> Unwritten {
+        Unwritten::Device(e)
+    }
+}
+
+/// Writes the superblock that adopts the primary's history. When the device fails the group fails: it may come back with
+/// that history, so nothing may go on with the former one.
 #[inline(never)]
 fn update(
     group: &Group,
@@ -443,11 +513,25 @@ fn update(
         name: group.name,
         lineage: w.lineage,
     };
-    let written = group.srl.update(|sb| -> Result<EpochTable, Refusal> {
-        change(sb, &history).map_err(|e| Refusal::new(EINVAL, format_args!("SRL {shown}: {e}")))?;
-        Ok(EpochTable::of(&sb.lineage())?)
+    let written = group.srl.update(|sb| {
+        change(sb, &history).map_err(Unwritten::Refused)?;
+        EpochTable::of(&sb.lineage()).map_err(|_| Unwritten::Memory)
     });
-    let table = written.map_err(|r| SessionError::own(Reason::LogFailed, r))?;
+    let table = written.map_err(|why| match why {
+        Unwritten::Refused(e) => unfit(group, e),
+        Unwritten::Memory => SessionError::no_memory(),
+        Unwritten::Device(e) => broken(
+            group,
+            Reason::LogFailed,
+            Refusal::new(
+                e,
+                format_args!(
+                    "SRL {shown}: superblock write failed (error {}); remove and add the group again",
+                    e.to_errno()
+                ),
+            ),
+        ),
+    })?;
     let mut identity = group.identity.lock();
     identity.uuid = w.head.group;
     if let Some(newest) = w.lineage.newest() {

@@ -131,10 +131,9 @@ impl LogWorker {
         };
         if clock::monotonic_ns() >= until || self.group.links_answered() {
             let mut inner = self.group.inner.lock();
-            let Phase::Holding { .. } = inner.phase else {
+            if !inner.phase.release(false) {
                 return;
-            };
-            inner.phase = Phase::Active;
+            }
             drop(inner);
             event::group(
                 &self.group,

@@ -10,7 +10,7 @@ use super::LogWorker;
 use crate::group::{admission, inner::Pin};
 use kernel::prelude::*;
 use replicate_core::{
-    node::volumes::State,
+    node::{phase::Read, volumes::State},
     units::{Op, Seq, SECTOR_BYTES},
 };
 use replicate_linux::{dm::MappedBio, errno::BlkStatus};
@@ -22,14 +22,14 @@ impl LogWorker {
         let Some(volume) = inner.attached.get(i).map(|l| l.volume.clone()) else {
             return false;
         };
-        match volume.state() {
-            State::Absent | State::Waiting | State::Replaying => return false,
-            State::Active | State::Replica | State::Suspended | State::Failed => {}
+        let read = inner.phase.read(volume.state());
+        if read == Read::Wait {
+            return false;
         }
         let Some(bio) = inner.attached.get_mut(i).and_then(|l| l.reads.pop()) else {
             return false;
         };
-        if volume.state() == State::Failed {
+        if read == Read::Fail {
             drop(inner);
             bio.end(BlkStatus::IOERR);
             return true;

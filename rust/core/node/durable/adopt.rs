@@ -61,6 +61,16 @@ impl From<VolumeError> for AdoptError {
     }
 }
 
+/// Whether the log of `sb` can go on under `lineage`, which names the epoch of its first record: else a scan would call it
+/// damaged. `commit`: as for [`resume`].
+pub fn may_resume(sb: &Superblock, lineage: &Lineage<'_>, commit: Seq) -> Result<(), AdoptError> {
+    let folded = lineage.before().last;
+    if sb.ring().is_some() && sb.tail().seq <= folded || commit < folded {
+        return Err(AdoptError::Folded);
+    }
+    Ok(())
+}
+
 /// The same history goes on: everything that this host holds above the fork never was.
 ///
 /// `commit`: this host's commit point, no higher than the fork ([`Node::adopted_commit`](crate::node::Node::adopted_commit)).
@@ -75,10 +85,7 @@ pub fn resume(
     volumes: impl Iterator<Item = Volume>,
     commit: Seq,
 ) -> Result<(), AdoptError> {
-    let folded = history.lineage.before().last;
-    if sb.ring().is_some() && sb.tail().seq <= folded || commit < folded {
-        return Err(AdoptError::Folded);
-    }
+    may_resume(sb, &history.lineage, commit)?;
     adopt(sb, history, volumes)?;
     sb.set_commit(sb.lineage().position(commit).unwrap_or_default());
     Ok(())
