@@ -132,6 +132,10 @@ impl Group {
         while let Some(bio) = orphaned.pop() {
             bio.end(BlkStatus::IOERR);
         }
+        if volume.id().is_none() {
+            // The table may have been adopted since it was looked at above, while the volume was not in the list yet.
+            self.number_volumes()?;
+        }
         self.show_mode(volume);
         event::volume(self, volume, Code::VolumeAdded, Severity::Info, name);
         if volume.beside_srl {
@@ -304,29 +308,31 @@ impl Group {
     /// Suspends `volume`: every write that completed is on its data device and flushed when this returns, so that
     /// a snapshot taken below is right. Device-mapper has ended all bios before. May sleep.
     pub(crate) fn drain(&self, volume: &Volume) {
-        if volume.state() == State::Active {
-            let target = {
-                let mut inner = self.inner.lock();
+        let target = self.inner.lock().node.head();
+        let done = || {
+            let mut inner = self.inner.lock();
+            let drained = volume
+                .id()
+                .is_none_or(|id| inner.node.is_drained(id, target));
+            if !drained {
                 inner.node.demand_all();
-                inner.node.head()
-            };
-            self.log_wake.notify();
-            self.apply_wake.notify();
-            let done = || {
-                let mut inner = self.inner.lock();
-                inner.node.demand_all();
-                inner.node.applier.applied() >= target
-                    || inner.node.log_failed()
-                    || inner.phase != Phase::Active
-            };
+            }
+            drained || !inner.phase.applies()
+        };
+        // Nothing is being written then, and what was is made durable: who is not there any more is not flushed by
+        // a checkpoint. A replica stands still between two rounds while one of its devices is suspended.
+        let _still = loop {
             while !done() {
                 self.log_wake.notify();
+                self.apply_wake.notify();
                 self.moved.wait_until_always(20, done);
             }
-        }
-        // Nothing is being written now, and what was is made durable: who is not there any more is not flushed by
-        // a checkpoint. A replica stands still between two rounds while one of its devices is suspended.
-        let _still = self.pause.hold();
+            let still = self.pause.hold();
+            // A device that failed until then may have taken this one back.
+            if done() {
+                break still;
+            }
+        };
         if volume.state() != State::Failed && self.flush_volume(volume) {
             let mut inner = self.inner.lock();
             match volume.id() {
