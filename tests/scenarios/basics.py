@@ -2,6 +2,7 @@
 """One host alone: the target over a disk and its log, without any link."""
 
 import json
+import re
 import time
 
 from lab.lab import MIB
@@ -342,18 +343,23 @@ scenario_disk_errors.guests = 1
 scenario_disk_errors.options = {"volatile": True}
 
 
-def _with_bad_sectors(guest, line: dict) -> str:
-    """The log's device, but that the payload of this record cannot be read."""
-    first = line["payload_offset"] // 512
+def _with_bad_sectors(guest, *places: int) -> str:
+    """The log's device, but that 4 KiB at each of these bytes can be neither read nor written."""
     size = int(guest.sh("blockdev --getsz /dev/lab/srl"))
-    table = [f"0 {first} linear /dev/lab/srl 0", f"{first} 8 error",
-             f"{first + 8} {size - first - 8} linear /dev/lab/srl {first + 8}"]
+    table, at = [], 0
+    for first in [place // 512 for place in sorted(places)]:
+        if first > at:
+            table.append(f"{at} {first - at} linear /dev/lab/srl {at}")
+        table.append(f"{first} 8 error")
+        at = first + 8
+    table.append(f"{at} {size - at} linear /dev/lab/srl {at}")
     guest.sh("printf '%s\\n' " + " ".join(f"'{t}'" for t in table) + " | dmsetup create bad")
     return "/dev/mapper/bad"
 
 
 def scenario_a_sector_of_the_log_cannot_be_read(lab):
-    """At the torn tail it is cut, and the host starts; where something shows that it was durable it is damage, named."""
+    """At the torn tail it is cut, and the host starts; where something shows that it was durable it is damage, named. One
+    copy of the superblock is made good by the others, two are not."""
     host = alone(lab.hosts[0])
     guest = host.guest
     guest.sh(f"(dd if=/dev/urandom of={host.dev()} bs=4k count=20000 oflag=direct >/dev/null 2>&1 &) ; sleep 4")
@@ -363,15 +369,31 @@ def scenario_a_sector_of_the_log_cannot_be_read(lab):
     assert len(lines) > 10, lines
     host.load()
 
-    host.srl = _with_bad_sectors(guest, lines[0])
+    host.srl = _with_bad_sectors(guest, lines[0]["payload_offset"])
     guest.fails(f"dmrepl group add db --srl {host.srl} --secret-file /etc/dm-replicate/db.key 2>&1",
                 f"record {lines[0]['seq']} .*cannot be read.*damaged")
     guest.sh("dmsetup remove bad")
 
-    host.srl = _with_bad_sectors(guest, lines[-1])
+    host.srl = _with_bad_sectors(guest, lines[-1]["payload_offset"])
     host.up()
     host.wait_active()
     assert f"the log ends after record {lines[-1]['seq'] - 1}:" in guest.sh("dmesg"), guest.sh("dmesg | tail")
+    host.down()
+    guest.sh("dmsetup remove bad")
+
+    # Copies of the superblock: what a host acted on is in two of the four.
+    copies = [int(n) for n in re.findall(r"superblock .* at byte (\d+)", guest.sh("dmrepl srl check /dev/lab/srl"))]
+    assert len(copies) == 4, copies
+    for two in ([copies[0], copies[1]], [copies[0], copies[2]]):
+        host.srl = _with_bad_sectors(guest, *two)
+        guest.fails(f"dmrepl group add db --srl {host.srl} --secret-file /etc/dm-replicate/db.key 2>&1",
+                    "2 of the four copies of its superblock cannot be read.*nothing was changed")
+        guest.sh("dmsetup remove bad")
+    host.srl = _with_bad_sectors(guest, copies[0])
+    host.up()
+    host.wait_active()
+    guest.sh(f"dd if=/dev/urandom of={host.dev()} bs=4k count=100 oflag=direct 2>&1")
+    host.wait("degraded", lambda s: s.get("reason") == "srl-degraded")
     host.down()
     guest.sh("dmsetup remove bad")
 
