@@ -423,15 +423,9 @@ impl Inner {
         pin: &Pin,
         after: Seq,
     ) -> Option<(Record, Option<Arc<PageBuf>>)> {
-        let mut oldest = None;
-        self.node
-            .window
-            .overlapping(&pin.range, pin.applied.max(after), pin.head, |s| {
-                oldest = Some(s.record.seq);
-                true
-            });
-        let seq = oldest?;
-        let record = self.node.window.get(seq)?.record;
+        let window = &self.node.window;
+        let seq = window.oldest_visible(&pin.range, pin.applied.max(after), pin.head)?;
+        let record = window.get(seq)?.record;
         Some((record, self.payload(seq)))
     }
 

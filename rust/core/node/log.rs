@@ -114,14 +114,8 @@ impl<M: Memory> Node<M> {
 
     /// Demands flushes for FUA records that are written but not committed.
     pub fn demand_fua(&mut self) {
-        let (from, to) = (self.commit(), self.written());
-        let mut seq = to;
-        while seq > from {
-            if self.window.get(seq).is_some_and(|s| s.record.fua) {
-                self.demand(seq);
-                return;
-            }
-            seq = seq.prev();
+        if let Some(seq) = self.window.newest_fua(self.commit(), self.written()) {
+            self.demand(seq);
         }
     }
 }

@@ -16,7 +16,7 @@
 use crate::{
     node::Store,
     record::chain_record,
-    units::{Chain, Range, Record, Seq},
+    units::{Chain, Op, Range, Record, Seq},
 };
 
 /// One place in the window.
@@ -57,6 +57,8 @@ pub struct Window<S, H> {
     base: Seq,
     head: Seq,
     base_chain: Chain,
+    /// Newest FUA record in `(base, head]`; `NONE` where there is none.
+    newest_fua: Seq,
 }
 
 impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
@@ -68,6 +70,7 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
             base,
             head: base,
             base_chain: chain,
+            newest_fua: Seq::NONE,
         };
         w.reset(base, chain);
         w
@@ -80,6 +83,7 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
         self.base = base;
         self.head = base;
         self.base_chain = chain;
+        self.newest_fua = Seq::NONE;
     }
 
     /// Highest seq that is no longer in memory.
@@ -207,6 +211,9 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
             s.older = older;
             s.chain = chain_record(before, &record).unwrap_or(before);
         }
+        if record.fua {
+            self.newest_fua = seq;
+        }
         self.head = seq;
         true
     }
@@ -251,6 +258,30 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
         found
     }
 
+    /// Oldest record in `(after, upto]` that a read of `range` must see over what the device holds: not those that a later
+    /// one of them covers as a whole, of which a block that is written again and again has many.
+    pub fn oldest_visible(&self, range: &Range, after: Seq, upto: Seq) -> Option<Seq> {
+        let mut oldest = None;
+        self.overlapping(range, after, upto, |s| {
+            oldest = Some(s.record.seq);
+            // What was discarded is undefined: what lies below may show.
+            s.record.op == Op::Discard || !s.record.range.covers(range)
+        });
+        oldest
+    }
+
+    /// Newest FUA record in `(after, upto]`. Looks at records only where a newer one is not in `upto` yet.
+    pub fn newest_fua(&self, after: Seq, upto: Seq) -> Option<Seq> {
+        let mut seq = self.newest_fua;
+        if seq > upto {
+            seq = upto;
+            while seq > after && !self.get(seq).is_some_and(|s| s.record.fua) {
+                seq = seq.prev();
+            }
+        }
+        (seq > after).then_some(seq)
+    }
+
     /// Forgets the records up to `seq`, which must be gap-free. The caller drops their payloads.
     pub fn retire(&mut self, seq: Seq) {
         let seq = seq.min(self.head);
@@ -262,6 +293,9 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
                 *s = Slot::default();
             }
             self.base = next;
+        }
+        if self.newest_fua <= self.base {
+            self.newest_fua = Seq::NONE;
         }
     }
 
@@ -278,6 +312,7 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
                 *s = Slot::default();
             }
         }
+        self.newest_fua = Seq::NONE;
         let top = fork.min(self.head);
         self.head = self.base;
         while self.head < top && self.link_next() {}
@@ -289,7 +324,7 @@ impl<S: Store<Slot>, H: Store<Seq>> Window<S, H> {
 #[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
 mod tests {
     use super::*;
-    use crate::units::{Op, Sector, VolumeId};
+    use crate::units::{Sector, VolumeId};
 
     fn record(seq: u64, sector: u64, sectors: u32) -> Record {
         Record {
@@ -334,6 +369,44 @@ mod tests {
         assert_eq!(w.place(record(14, 0, 1)), Placed::InOrder);
         assert_eq!(w.place(record(15, 0, 1)), Placed::InOrder);
         assert!(!w.has_room());
+    }
+
+    #[test]
+    fn a_read_sees_nothing_below_what_covers_it() {
+        let mut w = window();
+        w.place(record(11, 0, 8));
+        w.place(record(12, 0, 8));
+        w.place(record(13, 2, 2));
+        let visible = |w: &Window<_, _>, sector, after| {
+            w.oldest_visible(&record(0, sector, 4).range, Seq(after), Seq(14))
+        };
+        assert_eq!(visible(&w, 0, 10), Some(Seq(12)));
+        assert_eq!(visible(&w, 0, 12), Some(Seq(13)));
+        assert_eq!(visible(&w, 4, 12), None);
+        w.place(Record {
+            op: Op::Discard,
+            ..record(14, 0, 8)
+        });
+        assert_eq!(visible(&w, 4, 10), Some(Seq(12)));
+    }
+
+    #[test]
+    fn the_newest_fua_record_is_known() {
+        let mut w = window();
+        for (seq, fua) in [(11, true), (12, false), (13, true), (14, false)] {
+            w.place(Record {
+                fua,
+                ..record(seq, 0, 8)
+            });
+        }
+        assert_eq!(w.newest_fua(Seq(10), Seq(14)), Some(Seq(13)));
+        assert_eq!(w.newest_fua(Seq(10), Seq(12)), Some(Seq(11)));
+        assert_eq!(w.newest_fua(Seq(11), Seq(12)), None);
+        assert_eq!(w.newest_fua(Seq(13), Seq(14)), None);
+        assert!(w.truncate(Seq(12)));
+        assert_eq!(w.newest_fua(Seq(10), Seq(14)), Some(Seq(11)));
+        w.retire(Seq(11));
+        assert_eq!(w.newest_fua(Seq(10), Seq(14)), None);
     }
 
     #[test]
