@@ -81,6 +81,7 @@ impl Srl {
             let at = at(&choice, i).ok_or(EINVAL)?;
             match dev.read_sync(at.0 / SECTOR, &mut copy) {
                 Ok(()) => choice.consider(i, superblock::validate(&copy)),
+                Err(e) if e == ENOMEM => return Err(e.into()),
                 Err(_) => choice.unreadable(),
             }
         }

@@ -41,7 +41,7 @@ impl Group {
     /// Returns what heals a volume whose device failed.
     pub(crate) fn repair(&self) -> &'static str {
         match self.srl.ring_bytes() {
-            Some(_) => "repair the device, then suspend and resume the volume, or reload its table with another device: the log keeps what it lacks",
+            Some(_) => "repair the device, then suspend and resume the volume: the log keeps what it lacks",
             None => "repair the device, then remove the group and add it again: the primary sends what it lacks",
         }
     }
