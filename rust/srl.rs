@@ -79,7 +79,9 @@ impl Srl {
         };
         for i in 0..superblock::COPIES {
             let at = at(&choice, i).ok_or(EINVAL)?;
+            let end = at.0.saturating_add(copy.len() as u64);
             match dev.read_sync(at.0 / SECTOR, &mut copy) {
+                _ if end > bytes.0 => choice.consider(i, Err(SuperblockError::Short)),
                 Ok(()) => choice.consider(i, superblock::validate(&copy)),
                 Err(e) if e == ENOMEM => return Err(e.into()),
                 Err(_) => choice.unreadable(),
