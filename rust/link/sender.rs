@@ -274,8 +274,8 @@ impl Worker {
         };
         if !s.sender.fits(&record) {
             if let Some(back) = &mut self.back {
-                // It was taken out of what was read back; it will be wanted again.
-                back.forget();
+                // Its pages are not held while the peer has no room. The batch stays: nothing is read again.
+                back.release();
             }
             return self.commit_alone(s, commit);
         }

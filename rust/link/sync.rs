@@ -393,7 +393,7 @@ pub(super) fn quiet_head(group: &Group) -> Option<(Seq, Chain)> {
             .all(|l| l.volume.state() == VolumeState::Suspended);
     let drained = inner.node.commit() == head && inner.node.applier.applied() == head;
     if still && drained {
-        inner.node.window.chain_at(head).map(|chain| (head, chain))
+        inner.node.chain_at(head).map(|chain| (head, chain))
     } else {
         None
     }
