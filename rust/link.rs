@@ -55,7 +55,7 @@ use kernel::{
 use replicate_core::{
     group::{Mode, Name},
     node::links::LinkId,
-    session::state::{self, Actions, State},
+    session::state::{self, State},
     units::{HostId, Seq},
 };
 use replicate_linux::{
@@ -312,18 +312,13 @@ impl Link {
     }
 
     /// One step of the state machine, shown with its reason. May sleep.
-    fn step(
-        &self,
-        group: &Group,
-        event: state::Event,
-        reason: Reason,
-        text: fmt::Arguments<'_>,
-    ) -> Actions {
+    fn step(&self, group: &Group, event: state::Event, reason: Reason, text: fmt::Arguments<'_>) {
         let shown = Text::new(text);
         let owned = CString::try_from_fmt(fmt!("{}", shown.as_str())).ok();
-        let (actions, told) = {
+        let (ended, told) = {
             let mut v = self.view.lock();
-            let (next, actions) = state::step(v.state, event);
+            let next = state::step(v.state, event);
+            let ended = v.state.flows() && !next.flows();
             let again = next == State::Handshake
                 && matches!(
                     v.shown,
@@ -339,13 +334,13 @@ impl Link {
             if !again {
                 v.text = owned;
             }
-            (actions, changed.then_some(next))
+            (ended, changed.then_some(next))
         };
         self.changed.notify();
         if let Some(state) = told {
             let severity = match state {
                 State::Refused | State::NeedsSync => Severity::Warning,
-                State::Connecting if actions.ungate => Severity::Warning,
+                State::Connecting if ended => Severity::Warning,
                 State::Idle
                 | State::Connecting
                 | State::Handshake
@@ -363,6 +358,5 @@ impl Link {
                 line.as_str(),
             );
         }
-        actions
     }
 }

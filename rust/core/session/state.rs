@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! States of a link: one pure function from a state and an event to a state and what must be done.
+//! States of a link: one pure function from a state and an event to a state.
 
 /// State of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,27 +50,10 @@ pub enum Event {
     Overflowed,
 }
 
-/// What the caller must do after a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Actions {
-    /// Close the connection, if one stands.
-    pub close: bool,
-    /// Stop gating writers on this link: send the event first, then release.
-    pub ungate: bool,
-    /// Multicast an event: the state changed in a way that a user wants to know.
-    pub tell: bool,
-    /// Try to connect again, after a back-off.
-    pub retry: bool,
-}
-
 /// One step.
 #[must_use]
-pub fn step(state: State, event: Event) -> (State, Actions) {
-    let live = matches!(
-        state,
-        State::Handshake | State::CatchingUp | State::Streaming | State::Syncing
-    );
-    let next = match (event, state) {
+pub fn step(state: State, event: Event) -> State {
+    match (event, state) {
         (Event::Disable, _) => State::Idle,
         (_, State::Idle) => match event {
             Event::Enable => State::Connecting,
@@ -101,19 +84,7 @@ pub fn step(state: State, event: Event) -> (State, Actions) {
         (Event::Lost, _) => State::Connecting,
         (Event::Refused, _) => State::Refused,
         (Event::Overflowed, _) => State::NeedsSync,
-    };
-    let was_flowing = matches!(state, State::CatchingUp | State::Streaming | State::Syncing);
-    let flows = matches!(next, State::CatchingUp | State::Streaming | State::Syncing);
-    let actions = Actions {
-        close: live && !flows && next != State::Handshake,
-        ungate: was_flowing && !flows,
-        tell: next != state
-            && !(next == State::Handshake
-                || state == State::Handshake && !flows && next == State::Connecting),
-        retry: matches!(next, State::Connecting | State::Refused | State::NeedsSync)
-            && matches!(event, Event::Lost | Event::Refused | Event::Overflowed),
-    };
-    (next, actions)
+    }
 }
 
 /// Milliseconds to wait before attempt `n` (from 0) to connect: doubles from 100 ms to 5 s.
@@ -124,6 +95,12 @@ pub fn backoff_ms(n: u32) -> u32 {
 }
 
 impl State {
+    /// Whether a session stands.
+    #[must_use]
+    pub const fn flows(self) -> bool {
+        matches!(self, State::CatchingUp | State::Streaming | State::Syncing)
+    }
+
     /// Its name, as status and events print it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -145,12 +122,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_stream_ungates_writers_and_is_told() {
-        let (s, a) = step(State::Streaming, Event::Lost);
-        assert_eq!(s, State::Connecting);
-        assert!(a.ungate);
-        assert!(a.tell);
-        assert!(a.retry);
+    fn a_lost_stream_is_tried_again() {
+        let next = step(State::Streaming, Event::Lost);
+        assert!(State::Streaming.flows() && !next.flows());
+        assert_eq!(next, State::Connecting);
+        // What was refused stays shown as refused.
+        assert_eq!(step(State::Refused, Event::Lost), State::Refused);
     }
 
     #[test]
@@ -161,8 +138,8 @@ mod tests {
             Event::Refused,
             Event::Overflowed,
         ] {
-            assert_eq!(step(State::Idle, e).0, State::Idle);
+            assert_eq!(step(State::Idle, e), State::Idle);
         }
-        assert_eq!(step(State::Idle, Event::Enable).0, State::Connecting);
+        assert_eq!(step(State::Idle, Event::Enable), State::Connecting);
     }
 }
