@@ -2,6 +2,7 @@
 
 //! A link: states, handshake, what to send next, region copies.
 
+pub mod accept;
 pub mod credit;
 pub mod gap;
 pub mod meet;

@@ -2,9 +2,14 @@
 
 //! Who connects to this host: one listener per local address, shared by the links of all groups.
 //!
-//! A pending connection has a place in a short list, 3 seconds and 128 bytes until it has proven that it knows the secret of the
-//! group whose link it named. Then it is handed to that link's thread. Garbage, half messages and wrong proofs
-//! cost nobody else anything: the pending connection is dropped and counted.
+//! A connection that does not come from the peer address of one of these links is closed when it is accepted. Any other
+//! has a place in a list, 3 seconds and 128 bytes until it has proven that it knows the secret of the group whose link it
+//! named; whose places they are, and who goes when they are taken, is decided by `replicate_core::session::accept`. Then it
+//! is handed to that link's thread. Garbage, half messages and wrong proofs cost nobody else anything: the pending
+//! connection is dropped and counted.
+//!
+//! The thread accepts a few connections at a time, looks at those that wait, and then at whether it shall stop: a flood
+//! holds up neither an honest peer nor the removal of the link.
 //!
 //! Locks: [`Listeners`] `inner` > `Shared::links` > the group's `lists`. A listener's thread is joined with none held.
 
@@ -21,6 +26,7 @@ use kernel::{
     sync::{Arc, Mutex}, //
 };
 use replicate_core::{
+    session::accept::{self, Admission, Stage, MAX_ACCEPTS},
     units::HostId,
     wire::{
         hello::{decode_proof, encode_proof, encode_refusal, macs_match, End, Hello},
@@ -29,18 +35,16 @@ use replicate_core::{
 };
 use replicate_linux::{
     clock,
-    errno::{EADDRINUSE, EADDRNOTAVAIL},
-    event::Event as Wake,
+    errno::{EADDRINUSE, EADDRNOTAVAIL, ECONNABORTED},
+    event::{Event as Wake, FOREVER},
     kthread::{StopToken, Thread},
     net::{Listener, Part, SocketAddr, Stream},
 };
 
-/// Pending connections at a time.
-const MAX_PENDING: usize = 8;
-/// What a pending connection has to prove itself.
-const PATIENCE_NS: u64 = 3_000_000_000;
 /// A pending connection's own event is for its link's thread later; until then it is looked at so often.
 const POLL_MS: u32 = 10;
+/// Why a connection is closed whose address has no place left.
+const TOO_MANY: &str = "too many connections from this address at once";
 /// Bad connections are told about at most so often.
 const QUIET_NS: u64 = 10_000_000_000;
 
@@ -115,7 +119,7 @@ impl Listeners {
             socket,
             wake,
             shared: shared.clone(),
-            pending: KVec::with_capacity(MAX_PENDING, GFP_KERNEL)?,
+            pending: KVec::new(),
             told_ns: 0,
         };
         let thread = Thread::spawn(c"dmrepl-listen", move |stop| acceptor.run(stop))?;
@@ -176,8 +180,8 @@ fn cannot(link: &Link, e: Error) -> Refusal {
     )
 }
 
-/// What a pending connection has shown so far.
-enum Stage {
+/// What a pending connection must send next.
+enum Step {
     Hello,
     Proof(KBox<Challenge>),
 }
@@ -197,7 +201,16 @@ struct Pending {
     since_ns: u64,
     buf: [u8; HELLO_BYTES],
     got: usize,
-    stage: Stage,
+    step: Step,
+}
+
+impl Pending {
+    fn stage(&self) -> Stage {
+        match &self.step {
+            Step::Hello => Stage::Hello,
+            Step::Proof(_) => Stage::Proof,
+        }
+    }
 }
 
 /// What becomes of a pending connection.
@@ -222,39 +235,58 @@ struct Acceptor {
 impl Acceptor {
     fn run(mut self, stop: &StopToken) {
         while !stop.should_stop() {
-            self.accept_pending();
+            let mut timeout = self.accept_some();
             self.serve();
-            let timeout = if self.pending.is_empty() {
-                replicate_linux::event::FOREVER
-            } else {
-                POLL_MS
-            };
+            if !self.pending.is_empty() {
+                timeout = timeout.min(POLL_MS);
+            }
             self.wake.wait(timeout);
         }
     }
 
-    /// Accepts whoever waits; the list is short, so the pending connection that has been there longest may have to go.
-    fn accept_pending(&mut self) {
-        while let Ok(event) = Wake::new() {
-            let Ok(Some((stream, from))) = self.socket.try_accept(event) else {
-                return;
+    /// Accepts some of those who wait. Returns how long, in ms, the thread may wait for the next ones.
+    fn accept_some(&mut self) -> u32 {
+        for _ in 0..MAX_ACCEPTS {
+            let Ok(event) = Wake::new() else {
+                return POLL_MS;
             };
-            if self.pending.len() >= MAX_PENDING {
-                if let Ok(oldest) = self.pending.remove(0) {
-                    self.drop_pending(&oldest, "too many connections at once");
-                }
+            match self.socket.try_accept(event) {
+                Ok(Some((stream, from))) => self.accepted(stream, from),
+                Ok(None) => return FOREVER,
+                // It was reset before it was accepted; there may be others behind it.
+                Err(e) if e == ECONNABORTED => {}
+                Err(_) => return POLL_MS,
             }
-            let pending = Pending {
-                stream,
-                from,
-                since_ns: clock::monotonic_ns(),
-                buf: [0; HELLO_BYTES],
-                got: 0,
-                stage: Stage::Hello,
-            };
-            if let Ok(pending) = KBox::new(pending, GFP_KERNEL) {
-                // There is room: one was removed above where there was none.
-                let _ = self.pending.push_within_capacity(pending);
+        }
+        0
+    }
+
+    fn accepted(&mut self, stream: Arc<Stream>, from: SocketAddr) {
+        let links = self.shared.links.lock();
+        let known = links.iter().any(|(_, l)| l.peer.same_host(&from));
+        drop(links);
+        if !known {
+            return self.tell_dropped(&stream, from, None, "not the address of a peer");
+        }
+        let waiting = self.pending.iter().map(|p| (p.from.host(), p.stage()));
+        match accept::admit(waiting, &from.host()) {
+            Admission::Takes => {}
+            Admission::Replaces(i) => self.reject(i, TOO_MANY),
+            Admission::Closed => return self.tell_dropped(&stream, from, None, TOO_MANY),
+        }
+        let pending = Pending {
+            stream,
+            from,
+            since_ns: clock::monotonic_ns(),
+            buf: [0; HELLO_BYTES],
+            got: 0,
+            step: Step::Hello,
+        };
+        if let Ok(pending) = KBox::new(pending, GFP_KERNEL) {
+            let i = self.pending.len();
+            if self.pending.push(pending, GFP_KERNEL).is_ok() {
+                // Its hello may be here: then no later connection takes its place.
+                self.serve_one(i);
             }
         }
     }
@@ -262,59 +294,80 @@ impl Acceptor {
     fn serve(&mut self) {
         let mut i = 0;
         while i < self.pending.len() {
-            let Some(pending) = self.pending.get_mut(i) else {
-                return;
-            };
-            let late = clock::monotonic_ns().saturating_sub(pending.since_ns) > PATIENCE_NS;
-            match turn(pending, &self.shared) {
-                Turn::Stays if !late => i += 1,
-                Turn::Leaves => drop(self.pending.remove(i)),
-                Turn::Stays => self.reject(i, "authentication timed out"),
-                Turn::Bad(why) => self.reject(i, why),
+            if self.serve_one(i) {
+                i += 1;
             }
         }
     }
 
+    /// Takes what a pending connection sent. Returns whether it stays.
+    fn serve_one(&mut self, i: usize) -> bool {
+        let Some(pending) = self.pending.get_mut(i) else {
+            return false;
+        };
+        let (host, since_ns) = (pending.from.host(), pending.since_ns);
+        match turn(pending, &self.shared) {
+            Turn::Stays => {
+                let same = self.pending.iter().filter(|p| p.from.host() == host);
+                let age_ns = clock::monotonic_ns().saturating_sub(since_ns);
+                if !accept::is_late(age_ns, same.count()) {
+                    return true;
+                }
+                self.reject(i, "authentication timed out");
+            }
+            Turn::Leaves => drop(self.pending.remove(i)),
+            Turn::Bad(why) => self.reject(i, why),
+        }
+        false
+    }
+
     fn reject(&mut self, i: usize, why: &'static str) {
         if let Ok(pending) = self.pending.remove(i) {
-            self.drop_pending(&pending, why);
+            let named = match &pending.step {
+                Step::Hello => None,
+                Step::Proof(c) => Some(&*c.link),
+            };
+            self.tell_dropped(&pending.stream, pending.from, named, why);
         }
     }
 
-    /// Closes a pending connection, counts it, and tells of it now and then.
-    fn drop_pending(&mut self, pending: &Pending, why: &'static str) {
-        pending.stream.shutdown();
+    /// Closes a connection, counts it, and tells of it now and then. `named`: the link that it named, if it did; else it is
+    /// nobody's in particular.
+    fn tell_dropped(
+        &mut self,
+        stream: &Stream,
+        from: SocketAddr,
+        named: Option<&Link>,
+        why: &'static str,
+    ) {
+        stream.shutdown();
         let now = clock::monotonic_ns();
         let tell = self.told_ns == 0 || now.saturating_sub(self.told_ns) > QUIET_NS;
         if tell {
             self.told_ns = now;
         }
         let links = self.shared.links.lock();
-        let named = match &pending.stage {
-            Stage::Hello => None,
-            Stage::Proof(c) => Some(&*c.link),
-        };
         for (group, link) in links.iter() {
-            // Before it named a link it is nobody's in particular.
-            if named.is_none_or(|n| core::ptr::eq(n, &**link)) {
-                link.stats.dropped.add(1);
-                let text = Text::new(format_args!(
-                    "connection from {} dropped: {why}",
-                    pending.from
-                ));
-                if named.is_some() {
-                    link.turned_away(Reason::Auth, text.as_str());
-                }
-                if tell {
-                    event::link(
-                        group,
-                        link,
-                        Event::BadPeer,
-                        Severity::Warning,
-                        Reason::Auth,
-                        text.as_str(),
-                    );
-                }
+            if named.is_some_and(|n| !core::ptr::eq(n, &**link)) {
+                continue;
+            }
+            link.stats.dropped.add(1);
+            if !tell && named.is_none() {
+                continue;
+            }
+            let text = Text::new(format_args!("connection from {from} dropped: {why}"));
+            if named.is_some() {
+                link.turned_away(Reason::Auth, text.as_str());
+            }
+            if tell {
+                event::link(
+                    group,
+                    link,
+                    Event::BadPeer,
+                    Severity::Warning,
+                    Reason::Auth,
+                    text.as_str(),
+                );
             }
         }
     }
@@ -322,9 +375,9 @@ impl Acceptor {
 
 /// Reads what a pending connection said, and answers.
 fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
-    let want = match pending.stage {
-        Stage::Hello => HELLO_BYTES,
-        Stage::Proof(_) => PROOF_BYTES,
+    let want = match pending.step {
+        Step::Hello => HELLO_BYTES,
+        Step::Proof(_) => PROOF_BYTES,
     };
     while pending.got < want {
         let Some(to) = pending.buf.get_mut(pending.got..want) else {
@@ -339,7 +392,7 @@ fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
                 }
             }
             Ok(n) => pending.got += n,
-            Err(_) if pending.got == 0 && matches!(pending.stage, Stage::Hello) => {
+            Err(_) if pending.got == 0 && matches!(pending.step, Step::Hello) => {
                 // Somebody looked whether the port is open.
                 return Turn::Leaves;
             }
@@ -347,9 +400,9 @@ fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
         }
     }
     pending.got = 0;
-    match &pending.stage {
-        Stage::Hello => greet(pending, shared),
-        Stage::Proof(challenge) => admit(pending, challenge),
+    match &pending.step {
+        Step::Hello => greet(pending, shared),
+        Step::Proof(challenge) => admit(pending, challenge),
     }
 }
 
@@ -367,7 +420,9 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
     };
     let found = {
         let links = shared.links.lock();
-        let found = links.iter().find(|(_, l)| l.name == them.link);
+        let found = links
+            .iter()
+            .find(|(_, l)| l.name == them.link && l.peer.same_host(&pending.from));
         found.map(|(g, l)| (g.clone(), l.clone()))
     };
     let Some((group, link)) = found else {
@@ -400,7 +455,7 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
     if !send(pending, &ours) {
         return Turn::Bad("send timed out");
     }
-    pending.stage = Stage::Proof(challenge);
+    pending.step = Step::Proof(challenge);
     Turn::Stays
 }
 

@@ -1,9 +1,72 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Garbage, half messages and floods of connections on the port: the kernel stays up, memory does not grow, the
-client is dropped and counted, and replication goes on."""
+"""Who gets in, and what the others cost: commands without privilege; garbage, half messages and floods of connections on
+the port, from the peer's address and from others. The kernel stays up, memory does not grow, clients are dropped and
+counted, and replication goes on."""
+
+import time
+
+from lab.lab import MIB
 
 from scenarios.kit import load, pair, rawclient
-from scenarios.kit.host import PORT, seen
+from scenarios.kit.host import KEY, PORT, seen
+
+# Everything that asks something of the kernel; with what group and link are there, all of it is allowed to root.
+COMMANDS = """dmrepl status
+dmrepl events --json
+dmrepl group set db --commit-interval 10ms
+dmrepl link set db dr --heartbeat 500ms
+dmrepl link disconnect db dr
+dmrepl link connect db dr
+dmrepl sync db dr --full
+dmrepl takeover db
+dmrepl link add db dr2 --local {local}:7791 --peer {local}1:7791
+dmrepl link del db dr2
+dmrepl group add two --srl /dev/lab/srl2 --role primary --secret-file {key}
+dmrepl group del two"""
+
+NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps={0} --ambient-caps={0} --"
+# What comes before a command, and the exit code that it then has: not permitted, or no such family here.
+OTHERS = {
+    "nobody": (NOBODY.format("-all"), 5),
+    "CAP_NET_ADMIN only": (NOBODY.format("+net_admin"), 5),
+    "CAP_NET_ADMIN and more, not CAP_SYS_ADMIN": ("setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin --", 5),
+    "root in a user namespace": ("unshare --user --map-root-user --", 5),
+    "root in a network namespace": ("unshare --net --", 4),
+    "root in both": ("unshare --user --map-root-user --net --", 4),
+}
+
+
+def scenario_who_may_do_what(lab):
+    """Every operation, read and event subscription as nobody, with CAP_NET_ADMIN only, as root of a user and of a network
+    namespace: refused, and nothing is changed. As root of the host itself: allowed."""
+    guests = lab.guests(2, disks={**pair.disks(), "srl2": 64 * MIB})
+    p = pair.Pair(guests).configure()
+    a = p.a
+    commands = COMMANDS.format(local=a.address, key=KEY.format("db")).splitlines()
+    a.sh("dmrepl srl format /dev/lab/srl2")
+    a.sh(f"chmod 644 {KEY.format('db')}; chmod 666 /dev/lab/srl2")
+    before = settled(a)
+    for who, (prefix, code) in OTHERS.items():
+        for command in commands:
+            found, out = a.guest.run(f"timeout 20 {prefix} {command} 2>&1", timeout=60)
+            assert found == code, f"{who}: {command}: exit code {found}, not {code}: {out}"
+    after = settled(a)
+    assert after == before, f"something was changed: {before} -> {after}"
+    for command in commands:
+        found, out = a.guest.run(f"timeout 5 {command} 2>&1", timeout=60)
+        # A primary has nothing to take over; `events` never ends by itself.
+        allowed = found == 0 or "is primary on this host" in out or (found in (124, 143) and "events" in command)
+        assert allowed, f"root: {command}: exit code {found}: {out}"
+    a.wait_link("dr", "streaming")
+    p.same()
+
+
+
+def settled(host) -> dict:
+    """What commands could have changed."""
+    status = host.status()
+    links = {x["name"]: (x["state"], x.get("heartbeat_ms"), x["stats"]["connects"]) for x in status["links"]}
+    return {"commit": status.get("commit_interval_ms"), "role": status["role"], "links": links}
 
 
 def scenario_garbage_on_the_port(lab):
@@ -17,6 +80,14 @@ def scenario_garbage_on_the_port(lab):
     target = b.address
     hello = rawclient.hello()
     connects = a.link()["stats"]["connects"]
+
+    # From an address that is no peer's nothing is read, and nothing answered.
+    for words in (hello, hello + rawclient.proof(), b"GET / HTTP/1.0\r\n\r\n"):
+        assert rawclient.text_of(rawclient.send(c, target, words)) == "", "somebody else was answered"
+    rawclient.flood(c, target, 100, hello)
+    assert seen(events, code="bad-peer", text="not the address of a peer"), events.text
+    # All that follows comes from the peer's own address: of another user of that host.
+    c = a.guest
 
     # From here on only the clients' part may grow.
     for turn in range(2):
@@ -50,7 +121,7 @@ def scenario_garbage_on_the_port(lab):
     dropped = b.status()["links"]
     assert sum(x["stats"].get("dropped", 0) for x in dropped) > 0, dropped
     # The port of a primary.
-    rawclient.send(c, a.address, hello + rawclient.proof())
+    rawclient.send(b.guest, a.address, hello + rawclient.proof())
     assert b.link()["state"] == "streaming", b.link()
     writers.stop()
     p.same()
@@ -72,6 +143,9 @@ def scenario_a_live_session_meets_broken_bytes(lab):
     relay = middle.spawn(f"exec nc -ll -p {PORT + 1} -e /run/relay")
     a.sh("dmrepl link disconnect db dr")
     a.sh("dmrepl link del db dr")
+    # What comes over the relay comes from its address.
+    b.sh("dmrepl link del db dr")
+    b.sh(f"dmrepl link add db dr --local {b.address}:{PORT} --peer {middle.address}:{PORT + 1} --peer-timeout 3s")
     a.sh(f"dmrepl link add db dr --local {a.address}:{PORT} --peer {middle.address}:{PORT + 1} "
          "--heartbeat 300ms --peer-timeout 3s")
     writers = load.Load(a, seconds=120, writers=1, depth=2, blocks="4096,16384", options="--pause-us 20000")
@@ -85,5 +159,55 @@ def scenario_a_live_session_meets_broken_bytes(lab):
     relay.kill()
 
 
-for _one in (scenario_garbage_on_the_port, scenario_a_live_session_meets_broken_bytes):
+# Half-open connections and correct hellos without a proof, as many as the guest can make, until /run/quiet exists.
+FLOOD = """#!/bin/sh
+n=0
+while [ ! -e /run/quiet ]; do
+	(cat $2; sleep 1) | timeout 3 nc $1 {} >/dev/null 2>&1 &
+	n=$((n + 1))
+	[ $((n % 40)) -ne 0 ] || wait
+done
+wait
+"""
+
+
+def scenario_floods(lab):
+    """Floods from another address, and from the peer's own: the honest peer gets in all the same, soon, and commands answer."""
+    *hosts, c = pair.boot(lab, 3)
+    p = pair.Pair(hosts, link_options="--heartbeat 300ms --peer-timeout 5s").configure()
+    a, b = p.a, p.b
+    floods = []
+    for guest in (c, a.guest):
+        guest.put("/run/flood", FLOOD.format(PORT), mode="755")
+        guest.put("/run/nothing", b"")
+        guest.put("/run/hello", rawclient.hello())
+        for words in ("/run/nothing", "/run/hello"):
+            floods.append(guest.spawn(f"exec /run/flood {b.address} {words}"))
+    b.wait("connections dropped", lambda s: s["links"][0]["stats"].get("dropped", 0) > 100, timeout=60)
+    took = []
+    for _ in range(5):
+        a.sh("dmrepl link disconnect db dr")
+        a.wait_link("dr", "idle")
+        start = time.monotonic()
+        a.sh("dmrepl link connect db dr")
+        a.wait_link("dr", "streaming", timeout=30)
+        took.append(time.monotonic() - start)
+    dropped = b.link()["stats"]["dropped"]
+    print(f"note: reconnected in {', '.join(f'{t:.1f}' for t in took)} s; {dropped} connections dropped")
+    assert sorted(took)[len(took) // 2] < 5, took
+    load.Load(a, seconds=2, writers=1, depth=2).finish()
+    p.same()
+    # Whatever the flood does, what listens can be taken away.
+    start = time.monotonic()
+    for command in ("link del db dr", "link add db dr --local {0}:{1} --peer {2}:{1}", "link del db dr"):
+        b.guest.sh(f"timeout 20 dmrepl {command.format(b.address, PORT, a.address)}", timeout=60)
+    b.guest.sh("timeout 20 dmsetup remove db-data && timeout 20 dmrepl group del db && timeout 20 rmmod dm_replicate")
+    print(f"note: all of it removed in {time.monotonic() - start:.1f} s")
+    for guest in (c, a.guest):
+        guest.put("/run/quiet", b"")
+    for flood in floods:
+        flood.wait(60)
+
+
+for _one in (scenario_who_may_do_what, scenario_garbage_on_the_port, scenario_a_live_session_meets_broken_bytes, scenario_floods):
     _one.guests = 0

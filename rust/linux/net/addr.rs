@@ -46,9 +46,14 @@ impl SocketAddr {
         self.0.is_ipv6()
     }
 
+    /// The host part; that of an IPv4 host is the same where it comes over IPv6.
+    pub fn host(&self) -> IpAddr {
+        self.0.ip().to_canonical()
+    }
+
     /// Whether both have the same host part.
     pub fn same_host(&self, other: &Self) -> bool {
-        self.0.ip() == other.0.ip()
+        self.host() == other.host()
     }
 
     /// Whether it stands for any address of this host.
@@ -170,6 +175,8 @@ mod tests {
         }
         assert_eq!(SocketAddr::parse("10.1.2.3:7790")?.port(), 7790);
         assert!(SocketAddr::parse("0.0.0.0:1")?.is_any());
+        let (v4, mapped) = ("10.1.2.3:1", "[::ffff:10.1.2.3]:2");
+        assert!(SocketAddr::parse(v4)?.same_host(&SocketAddr::parse(mapped)?));
         let zeros = bindings::__kernel_sockaddr_storage::default();
         assert!(SocketAddr::from_storage(&zeros).is_none());
         Ok(())

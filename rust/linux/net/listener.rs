@@ -7,7 +7,7 @@ use crate::{bindings as raw, event::Event};
 use kernel::{bindings, error::to_result, prelude::*, sync::Arc};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: c_int = 64;
+const BACKLOG: c_int = 256;
 
 /// A listening socket. Its event is notified when a connection may be there.
 pub struct Listener(Socket);
