@@ -3,8 +3,9 @@
 //! Commands: what generic netlink asks of this module.
 //!
 //! The operations and their policies are generated from `Documentation/netlink/specs/dm-replicate.yaml`; here are the
-//! functions that they name. Netlink has checked lengths, ranges and CAP_NET_ADMIN before; what must be there is
-//! checked here. A refusal names the object and the cause; nothing was changed then. What to do about it is dmrepl's to say.
+//! functions that they name. Lengths and ranges were checked before, and that the caller has CAP_SYS_ADMIN in the initial
+//! user namespace and comes from the initial network namespace (`replicate_linux::genl`); what must be there is checked
+//! here. A refusal names the object and the cause; nothing was changed then. What to do about it is dmrepl's to say.
 //!
 //! Handlers run in process context, several at once. A command that changes a group holds its
 //! [turn](crate::registry::Entry::turn). Nothing else uses this module.

@@ -54,6 +54,7 @@ use replicate_linux::{
     event::Event,
     kthread::Thread,
     pages::{PageBuf, PagePool},
+    secret::Secret,
 };
 
 /// What an administrator may set, changeable live.
@@ -123,7 +124,7 @@ pub(crate) struct Lists {
     /// The group's own threads.
     pub(crate) threads: KVec<Thread>,
     /// The shared secret.
-    pub(crate) secret: KVec<u8>,
+    pub(crate) secret: Secret,
     /// The group is being removed: nothing may be added.
     pub(crate) closing: bool,
 }

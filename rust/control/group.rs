@@ -23,6 +23,7 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// `group add`.
 pub(super) fn add(request: &mut Request<'_>) -> Result {
+    request.wipe_when_done(g::SECRET);
     let needs = [(g::NAME, "group name"), (g::SRL, "SRL device")];
     answer(request, "group add", &needs, |_, attrs| {
         let group = registry::add(config(attrs)?).map_err(|mut refusal| {
@@ -84,6 +85,7 @@ pub(super) fn del(request: &mut Request<'_>) -> Result {
 
 /// `group set`.
 pub(super) fn set(request: &mut Request<'_>) -> Result {
+    request.wipe_when_done(g::SECRET);
     answer(
         request,
         "group set",

@@ -12,7 +12,7 @@ use crate::{
 use core::{fmt, ops::RangeInclusive};
 use kernel::prelude::*;
 use replicate_core::{group::Mode, units::MAX_RECORD_BYTES};
-use replicate_linux::genl::Attrs;
+use replicate_linux::{genl::Attrs, secret::Secret};
 
 /// Four largest records: what pool and window hold at least.
 const FOUR_RECORDS: u64 = 4 * MAX_RECORD_BYTES as u64;
@@ -26,8 +26,8 @@ const HEARTBEAT_MS: RangeInclusive<u64> = 10..=60_000;
 const PEER_TIMEOUT_MS: RangeInclusive<u64> = 20..=600_000;
 /// 0: never.
 const PROGRESS_TIMEOUT_MS: RangeInclusive<u64> = 0..=86_400_000;
-/// Longest secret in bytes, as the specification says.
-const SECRET_BYTES: RangeInclusive<u64> = 1..=256;
+/// Length of a secret: what can be guessed by trying is none.
+const SECRET_BYTES: RangeInclusive<usize> = nl::SECRET_MIN..=nl::SECRET_MAX;
 
 /// Defaults of a group.
 pub(super) const DEFAULT_GROUP: Group = Group {
@@ -147,19 +147,19 @@ pub(super) fn check_timeout(name: &str, heartbeat_ms: u32, timeout_ms: u32) -> R
 }
 
 /// Returns the secret that the command brings.
-pub(super) fn secret(attrs: &Attrs<'_>, name: &str) -> Result<Option<KVec<u8>>, Refusal> {
+pub(super) fn secret(attrs: &Attrs<'_>, name: &str) -> Result<Option<Secret>, Refusal> {
     let Some(bytes) = attrs.bytes(g::SECRET) else {
         return Ok(None);
     };
-    if !SECRET_BYTES.contains(&(bytes.len() as u64)) {
+    if !SECRET_BYTES.contains(&bytes.len()) {
         return Err(invalid(format_args!(
-            "group {name}: invalid secret of {} bytes: 1 to 256 expected",
-            bytes.len()
+            "group {name}: invalid secret of {} bytes: {} to {} expected",
+            bytes.len(),
+            SECRET_BYTES.start(),
+            SECRET_BYTES.end()
         )));
     }
-    let mut secret = KVec::with_capacity(bytes.len(), GFP_KERNEL)?;
-    secret.extend_from_slice(bytes, GFP_KERNEL)?;
-    Ok(Some(secret))
+    Ok(Some(Secret::copy(bytes)?))
 }
 
 fn number(

@@ -2,7 +2,7 @@
 
 //! The command `group get`: what a group is and does, with the reason of every state.
 //!
-//! Anybody may ask. The secret is never told. A group is its scalars and its *parts*: volumes, those of the
+//! The secret is never told. A group is its scalars and its *parts*: volumes, those of the
 //! superblock's table that are absent too, and links. One answer holds them all; a dump spreads a large group over
 //! several messages, of which the first has the scalars and the others its name and further parts.
 //!

@@ -15,6 +15,8 @@ pub const NAME_MAX: usize = 63;
 pub const PATH_MAX: usize = 255;
 /// Longest "address:port" string, without the terminating zero.
 pub const ADDR_MAX: usize = 63;
+/// Shortest shared secret in bytes.
+pub const SECRET_MIN: usize = 16;
 /// Longest shared secret in bytes.
 pub const SECRET_MAX: usize = 256;
 /// What this host is in the group.
@@ -533,7 +535,7 @@ pub enum EventCode {
     Recovered = 19,
     /// A peer with a forked history was met.
     Forked = 20,
-    /// A connection was dropped for what it sent.
+    /// A connection was dropped for where it came from or what it sent.
     BadPeer = 21,
     /// A checksum did not agree; the record is sent again.
     Integrity = 22,
@@ -890,7 +892,7 @@ pub mod a_link_stats {
     pub const CRC_ERRORS: u16 = 7;
     /// Records sent more than once.
     pub const RESENDS: u16 = 8;
-    /// Connections dropped for what they sent.
+    /// Connections dropped for where they came from or what they sent.
     pub const DROPPED: u16 = 9;
     pub const NAMES: &[&str] = &[
         "messages-sent",

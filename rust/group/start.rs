@@ -48,7 +48,7 @@ use replicate_core::{
     units::{EpochId, GroupUuid, Seq},
 };
 use replicate_linux::{
-    clock, errno::EUCLEAN, event::Event, kthread::Thread, pages::PagePool, random,
+    clock, errno::EUCLEAN, event::Event, kthread::Thread, pages::PagePool, random, secret::Secret,
 };
 
 /// Records in memory at most.
@@ -65,7 +65,7 @@ pub(crate) struct Config<'a> {
     pub(crate) name: Name,
     pub(crate) srl: &'a CStr,
     pub(crate) role: Option<Role>,
-    pub(crate) secret: KVec<u8>,
+    pub(crate) secret: Secret,
     pub(crate) pool_bytes: u64,
     pub(crate) commit_interval_ms: u32,
     pub(crate) commit_bytes: u64,

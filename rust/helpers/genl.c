@@ -1,7 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/capability.h>
 #include <net/genetlink.h>
 #include <net/netlink.h>
+#include <net/sock.h>
+
+/*
+ * Whether the sender of a request, and whoever opened its socket, is privileged in the initial user
+ * namespace, and the socket is of the initial network namespace.
+ */
+bool replicate_helper_netlink_is_privileged(struct sk_buff *skb)
+{
+	struct sock *sk = NETLINK_CB(skb).sk;
+
+	if (!net_eq(sock_net(sk), &init_net))
+		return false;
+	/* A socket of the kernel's own has no file, and so no opener. */
+	if (!sk->sk_socket || !sk->sk_socket->file)
+		return capable(CAP_SYS_ADMIN);
+	return netlink_capable(skb, CAP_SYS_ADMIN);
+}
 
 struct sk_buff *replicate_helper_genlmsg_new(size_t payload, gfp_t flags)
 {

@@ -4,6 +4,12 @@
 #include <linux/gfp.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
+#include <linux/string.h>
+
+void replicate_helper_memzero_explicit(void *p, size_t bytes)
+{
+	memzero_explicit(p, bytes);
+}
 
 struct page *replicate_helper_alloc_page(gfp_t flags)
 {

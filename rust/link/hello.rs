@@ -43,7 +43,7 @@ pub(crate) fn prove(
 ) -> [u8; 32] {
     let words = transcript(prover, connector, listener);
     let lists = group.lists.lock();
-    hmac_sha256(&lists.secret, &[&words])
+    hmac_sha256(lists.secret.as_bytes(), &[&words])
 }
 
 /// The connector's half; the peer's host id. Sleeps.

@@ -20,6 +20,9 @@
 //! The C core has checked a message by the policy before a handler sees it: lengths, ranges and
 //! unknown attributes; not whether an attribute is there. Handlers run in process context and may
 //! sleep; with `parallel_ops` several at once.
+//!
+//! No handler, of a change or of a read, is reached without CAP_SYS_ADMIN in the initial user namespace and a socket of
+//! the initial network namespace: the entry points check both, of the sender and of whoever opened the socket.
 
 mod attr;
 mod dump;
@@ -83,11 +86,11 @@ macro_rules! genl_doit {
         /// For generic netlink.
         #[no_mangle]
         unsafe extern "C" fn $c_name(
-            _skb: *mut ::core::ffi::c_void,
+            skb: *mut ::core::ffi::c_void,
             info: *mut ::core::ffi::c_void,
         ) -> ::kernel::ffi::c_int {
-            // SAFETY: Genetlink calls this with the `struct genl_info` of a request.
-            unsafe { $crate::genl::doit(info, $handler) }
+            // SAFETY: Genetlink calls this with the buffer and the `struct genl_info` of a request.
+            unsafe { $crate::genl::doit(skb, info, $handler) }
         }
     )*};
 }

@@ -40,4 +40,5 @@ pub mod kthread;
 pub mod net;
 pub mod pages;
 pub mod random;
+pub mod secret;
 pub mod text;

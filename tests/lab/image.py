@@ -19,7 +19,7 @@ from . import paths
 PROGRAMS = """
 dmsetup fio mkfs.ext4 e2fsck debugfs dumpe2fs tune2fs mkfs.xfs xfs_repair xfs_io ip tc ss nvme
 drbdadm drbdsetup drbdmeta nbd-client blkdiscard fstrim wipefs lsblk strace mount umount bash blkid fallocate
-losetup dd timeout perf ping dash
+losetup dd timeout perf ping dash setpriv unshare
 """.split()
 
 # Loaded on demand by modprobe in the guest; what they depend on comes along.

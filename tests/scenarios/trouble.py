@@ -317,7 +317,30 @@ def scenario_secondary_log_hangs_and_fails(lab):
     writers.stop()
 
 
-for _one in (scenario_link_cut_under_load, scenario_link_flaps_and_loses, scenario_killed_hosts_resume,
+def scenario_backlog_larger_than_memory(lab):
+    """A secondary starts with more in its log than its memory holds; its primary keeps nothing of that any more. It goes
+    on where its log ends, without a synchronisation."""
+    p = pair.make(lab, link_options=FAST)
+    a, b = p.a, p.b
+    # What it logs is applied to no volume.
+    b.guest.sh("dmsetup suspend db-data")
+    a.guest.sh(f"dd if=/dev/urandom of={a.dev()} bs=1M count=24 oflag=direct 2>&1", timeout=120)
+    head = a.status()["head_seq"]
+    a.wait("logged by the peer, and freed", lambda s: s["links"][0].get("logged_seq") == head
+           and (s.get("tail_seq") or 0) > head - 4, timeout=60)
+    b.guest.kill()
+    b.options = "--pool 6M"
+    b.boot()
+    status = b.status()
+    print(f"note: {head} records, the secondary has applied {status.get('applied_seq')}")
+    assert (status.get("applied_seq") or 0) < head - 12, status
+    link = a.wait_link(LINK, "streaming", "needs-sync", timeout=60)
+    assert link["state"] == "streaming", link
+    p.same()
+
+
+for _one in (scenario_backlog_larger_than_memory, scenario_link_cut_under_load,
+             scenario_link_flaps_and_loses, scenario_killed_hosts_resume,
              scenario_primary_is_lost_and_returns, scenario_running_primary_meets_a_mistaken_takeover,
              scenario_log_full, scenario_removal_with_a_dead_link,
              scenario_two_primaries_and_one_secondary, scenario_secondary_log_hangs_and_fails):

@@ -13,6 +13,7 @@
 #define DM_REPLICATE_NAME_MAX	63
 #define DM_REPLICATE_PATH_MAX	255
 #define DM_REPLICATE_ADDR_MAX	63
+#define DM_REPLICATE_SECRET_MIN	16
 #define DM_REPLICATE_SECRET_MAX	256
 
 /*
@@ -306,8 +307,8 @@ enum dm_replicate_severity {
  * @DM_REPLICATE_EVENT_CODE_RECOVERED: The log was scanned and replayed after a
  *   restart.
  * @DM_REPLICATE_EVENT_CODE_FORKED: A peer with a forked history was met.
- * @DM_REPLICATE_EVENT_CODE_BAD_PEER: A connection was dropped for what it
- *   sent.
+ * @DM_REPLICATE_EVENT_CODE_BAD_PEER: A connection was dropped for where it
+ *   came from or what it sent.
  * @DM_REPLICATE_EVENT_CODE_INTEGRITY: A checksum did not agree; the record is
  *   sent again.
  */

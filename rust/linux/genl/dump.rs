@@ -118,6 +118,11 @@ pub unsafe fn dumpit(
     cb: *mut c_void,
     handler: fn(&mut Dump<'_>) -> Result,
 ) -> c_int {
+    // A dump goes on in whoever reads from the socket: each part is checked.
+    // SAFETY: Per the caller; a running dump has the buffer of its request.
+    if !unsafe { raw::netlink_is_privileged((*cb.cast::<bindings::netlink_callback>()).skb) } {
+        return EPERM.to_errno();
+    }
     // INVARIANT: Per the caller.
     let mut dump = Dump {
         skb: skb.cast(),

@@ -45,6 +45,8 @@ static LONG_TEXTS: Texts = Texts {
 /// `info` is that of a request, valid for `'a`.
 pub struct Request<'a> {
     info: *mut raw::genl_info,
+    /// The attribute that is overwritten when the handler has returned.
+    wipe: Option<u16>,
     _alive: PhantomData<&'a raw::genl_info>,
 }
 
@@ -56,8 +58,30 @@ impl<'a> Request<'a> {
         // INVARIANT: Per the caller.
         Self {
             info,
+            wipe: None,
             _alive: PhantomData,
         }
+    }
+
+    /// An attribute that holds a key: it is overwritten when the handler has returned, so that neither the freed
+    /// buffer nor the echo of a refused request has it.
+    pub fn wipe_when_done(&mut self, id: u16) {
+        self.wipe = Some(id);
+    }
+
+    /// # Safety
+    ///
+    /// Nothing that borrows from the message is used any more.
+    unsafe fn wipe(&self) {
+        let Some(attr) = self.wipe.and_then(|id| self.attrs().get(id)) else {
+            return;
+        };
+        let (at, len) = (attr.bytes().as_ptr(), attr.bytes().len());
+        // SAFETY: By the type invariant.
+        let message = unsafe { (*self.info).nlhdr }.cast::<u8>().cast_mut();
+        let offset = (at as usize).wrapping_sub(message as usize);
+        // SAFETY: The attribute is in the message, which is ours to write until the handler has returned.
+        unsafe { raw::memzero_explicit(message.add(offset).cast::<c_void>(), len) };
     }
 
     /// The attributes of the request.
@@ -165,10 +189,21 @@ pub(super) unsafe fn message_attrs<'a>(header: *const bindings::nlmsghdr) -> Att
 ///
 /// # Safety
 ///
-/// `info` is the `struct genl_info` of a request.
+/// `skb` and `info` are the buffer and the `struct genl_info` of a request.
 #[doc(hidden)]
-pub unsafe fn doit(info: *mut c_void, handler: fn(&mut Request<'_>) -> Result) -> c_int {
+pub unsafe fn doit(
+    skb: *mut c_void,
+    info: *mut c_void,
+    handler: fn(&mut Request<'_>) -> Result,
+) -> c_int {
+    // SAFETY: Per the caller.
+    if !unsafe { raw::netlink_is_privileged(skb.cast()) } {
+        return EPERM.to_errno();
+    }
     // SAFETY: Per the caller.
     let mut request = unsafe { Request::new(info.cast::<raw::genl_info>()) };
-    from_result(|| handler(&mut request).map(|()| 0))
+    let result = handler(&mut request);
+    // SAFETY: The handler has returned, and what it borrowed with it.
+    unsafe { request.wipe() };
+    from_result(|| result.map(|()| 0))
 }

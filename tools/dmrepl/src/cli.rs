@@ -71,6 +71,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a new secret for a group, made of 32 random bytes
+    #[command(
+        after_help = "Keep it from others: (umask 077; dmrepl secret > FILE), then copy FILE to all hosts of the group."
+    )]
+    Secret,
     /// Show the versions of the tool, the module and the formats
     Version,
     /// Print a completion script for a shell
@@ -148,7 +153,7 @@ pub enum Group {
 
 #[derive(Debug, Default, Args)]
 pub struct GroupOptions {
-    /// File with the secret that all hosts of the group share (at most 256 bytes)
+    /// File with the secret that all hosts of the group share (16 to 256 bytes, see "dmrepl secret")
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// What happens to writes when the SRL fails [default: fail]
@@ -359,6 +364,7 @@ mod tests {
             "takeover db --force",
             "events",
             "events --json",
+            "secret",
             "version",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", refused(line));

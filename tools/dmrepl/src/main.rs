@@ -48,6 +48,7 @@ fn run(command: &Command) -> Result {
         Command::Takeover { group, force } => control::takeover(group, *force),
         Command::Status { group, json } => show_status(group.as_ref(), *json),
         Command::Events { json } => event::run(*json),
+        Command::Secret => print(&secret::generate()?),
         Command::Version => print(&version::text()),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -148,7 +148,7 @@ impl Connection {
             Ok((replies, _)) => replies,
             Err(Failure::Refused(refusal)) if refusal.errno == libc::ENOENT => {
                 return Err(Error::new("the kernel module dm_replicate is not loaded")
-                    .hint("Load it: modprobe dm_replicate, or insmod dm_replicate.ko.")
+                    .hint("Load it: modprobe dm_replicate, or insmod dm_replicate.ko. In a container or another network namespace it cannot be seen: run this on the host itself.")
                     .exit(Exit::NoModule))
             }
             Err(failure) => return Err(failure.explain(doing, CTRL_CMD_GETFAMILY)),

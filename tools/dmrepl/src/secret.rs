@@ -9,8 +9,21 @@ use crate::{
     uapi,
 };
 
-/// A secret that can be guessed by trying is worth a warning.
-const SHORT_BYTES: usize = 16;
+/// Random bytes of a new secret.
+const NEW_BYTES: usize = 32;
+
+/// Returns a new secret: random bytes of the kernel's, as hexadecimal digits.
+pub fn generate() -> Result<String> {
+    let mut bytes = [0u8; NEW_BYTES];
+    random(&mut bytes)?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Fills `bytes` from the kernel's random number generator.
+pub fn random(bytes: &mut [u8]) -> Result {
+    getrandom::fill(bytes)
+        .map_err(|e| Error::new(format!("cannot get random bytes from the kernel: {e}")))
+}
 
 /// Reads the secret: the file's bytes without one newline at the end.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
@@ -34,19 +47,21 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     if secret.last() == Some(&b'\n') {
         secret.pop();
     }
-    let make = "Make one: (umask 077; head -c 32 /dev/urandom | base64 > FILE), and copy it to all hosts of the group.";
+    let make =
+        "Make one: (umask 077; dmrepl secret > FILE), and copy it to all hosts of the group.";
     if secret.is_empty() {
         return Err(Error::new(format!("{doing}: the file is empty")).hint(make));
     }
     if secret.len() > limit {
         return Err(Error::new(format!("{doing}: it is longer than {limit} bytes")).hint(make));
     }
-    if secret.len() < SHORT_BYTES {
-        warn(format!(
-            "{}: the secret has only {} bytes and could be guessed; use 32 random ones",
-            path.display(),
-            secret.len()
-        ));
+    if secret.len() < uapi::SECRET_MIN {
+        return Err(Error::new(format!(
+            "{doing}: its {} bytes could be guessed, at least {} expected",
+            secret.len(),
+            uapi::SECRET_MIN
+        ))
+        .hint(make));
     }
     Ok(secret)
 }
@@ -90,6 +105,9 @@ mod tests {
     fn lengths() {
         assert!(of(b"").unwrap_err().to_string().contains("empty"));
         assert!(of(b"\n").unwrap_err().to_string().contains("empty"));
+        let short = of(b"123456789abcdef\n").unwrap_err().to_string();
+        assert!(short.contains("its 15 bytes could be guessed"), "{short}");
+        assert!(of(b"0123456789abcdef").is_ok());
         assert_eq!(of(&[b'x'; 256]).unwrap().len(), 256);
         assert_eq!(of(&[&[b'x'; 256][..], b"\n"].concat()).unwrap().len(), 256);
         assert!(of(&[b'x'; 257])
@@ -100,6 +118,14 @@ mod tests {
             .unwrap_err()
             .to_string()
             .contains("longer than 256"));
+    }
+
+    #[test]
+    fn a_new_secret_is_random_and_can_be_used() {
+        let (one, two) = (generate().unwrap(), generate().unwrap());
+        assert_eq!(one.len(), 2 * NEW_BYTES);
+        assert!(one != two && one.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_eq!(of(format!("{one}\n").as_bytes()).unwrap(), one.as_bytes());
     }
 
     #[test]

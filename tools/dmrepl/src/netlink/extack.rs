@@ -85,7 +85,7 @@ impl Refusal {
                 error.hint("Set one first: dmrepl group set GROUP --secret-file FILE.")
             }
             libc::EPERM | libc::EACCES if self.message.is_none() => error
-                .hint("This needs CAP_NET_ADMIN: run it as root.")
+                .hint("This needs CAP_SYS_ADMIN in the initial user and network namespaces: run it as root on the host itself.")
                 .exit(Exit::NotPermitted),
             libc::ENOENT => error.exit(Exit::NotFound),
             libc::EOPNOTSUPP if self.message.is_none() => error

@@ -2,7 +2,7 @@
 
 //! `dmrepl srl format`: an empty SRL. Everything is checked before the first byte is written.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use replicate_core::{
     log::superblock::{Format, Superblock},
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    print,
+    print, secret,
     size::human_size,
 };
 
@@ -130,14 +130,7 @@ fn summary(device: &Device, superblock: &Superblock) -> String {
 
 fn random_host() -> Result<HostId> {
     let mut id = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut f| f.read_exact(&mut id))
-        .map_err(|e| {
-            Error::io(
-                "cannot get random numbers for the host id from /dev/urandom",
-                &e,
-            )
-        })?;
+    secret::random(&mut id)?;
     // A random UUID (version 4), so that other tools take it for one.
     id[6] = id[6] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
