@@ -8,11 +8,9 @@ use super::{
     answer::{invalid, not_yet},
     link::with_link,
 };
-use crate::{
-    link::sync::Kind,
-    uapi::{a_link as l, SyncKind},
-};
+use crate::uapi::{a_link as l, SyncKind};
 use kernel::prelude::*;
+use replicate_core::session::primary::Kind;
 use replicate_linux::genl::Request;
 
 /// `sync`.

@@ -6,6 +6,7 @@ pub mod accept;
 pub mod credit;
 pub mod gap;
 pub mod meet;
+pub mod primary;
 pub mod progress;
 pub mod resync;
 pub mod sender;

@@ -7,7 +7,7 @@
 
 use super::{
     listener::Listeners,
-    sync::{is_sync, write_slot, Job},
+    sync::{is_sync, write_slot},
     worker::Worker,
     Config, Flag, Link, LinkStatus, Settings, Stats,
 };
@@ -33,7 +33,10 @@ use replicate_core::{
         links::LinkId,
         secondary::Acks,
     },
-    session::state::{self, State},
+    session::{
+        primary::Resync,
+        state::{self, State},
+    },
     units::{HostId, Seq},
 };
 use replicate_linux::{clock, event::Event as Wake, kthread::Thread};
@@ -97,7 +100,9 @@ impl Link {
     }
 
     fn new(id: LinkId, c: Config, known: Option<&superblock::Link>) -> Result<Arc<Link>, Refusal> {
-        let sync = known.and_then(|l| l.sync.as_ref()).map(Job::recorded);
+        let sync = known
+            .and_then(|l| l.sync.as_ref())
+            .map(|s| Resync::recorded(s).into());
         let view = LinkStatus {
             state: State::Idle,
             shown: State::Idle,

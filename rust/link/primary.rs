@@ -11,7 +11,7 @@ use super::{
     listener::Incoming,
     read_back,
     sender::Session,
-    sync::{Job, Kind as SyncKind},
+    sync::write_slot,
     worker::Worker,
     Link,
 };
@@ -26,16 +26,18 @@ use crate::{
 use core::convert::Infallible;
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
-    group::{Name, Replica, Role, Volume},
+    group::{Name, Role, Volume},
     lineage::{Before, Entry, Lineage},
     log::superblock::Superblock,
+    node::durable::links as durable,
     session::{
-        meet::{self, Peer, Primary, Rival, Verdict, VolumeFault, Why},
+        meet::{self, Peer, Primary, Rival, VolumeFault, Why},
+        primary::{self, Decision, First, Kind, Refusal},
         sender::Sender,
         state, SessionId,
     },
-    units::{Chain, GroupUuid, HostId, Position, Seq},
-    wire::{self, Code, Message, Start, State, WelcomeHead, WireError},
+    units::{GroupUuid, HostId, Seq},
+    wire::{self, Code, Message, State, WelcomeHead, WireError},
 };
 use replicate_linux::{net::Stream, random};
 
@@ -82,17 +84,6 @@ impl SuperblockInfo {
     pub(super) fn lineage(&self) -> Lineage<'_> {
         Lineage::new(self.before, &self.entries).unwrap_or(Lineage::EMPTY)
     }
-}
-
-/// What the primary decided.
-struct Decision {
-    resume: Seq,
-    fork: Position,
-    fork_chain: Option<Chain>,
-    /// A synchronisation begins (not: goes on) in this session.
-    begins: Option<SyncKind>,
-    /// The one that is under way in this session.
-    job: Option<Job>,
 }
 
 impl Worker {
@@ -207,18 +198,16 @@ impl Worker {
         };
         self.begin_session(session)?;
         let last = decision.resume.prev();
-        let job = decision.job;
-        let sync = job.filter(|j| j.kind == SyncKind::Full);
+        let copies = decision.sync.and_then(|s| s.copies(facts.volumes.iter()));
         // No checkpoint between the two: it would put what memory still says, a link that needs a synchronisation,
         // over the one that began.
         let (began, kept) = {
             let still = self.group.pause.hold();
-            let chain = decision.fork_chain;
-            let began = self.sync_began(&still, &decision.begins, host, last, chain)?;
+            let began = self.sync_began(&still, &decision, host)?;
             // The superblock says so: what the log kept for the peer's former position may go.
             let mut inner = self.group.inner.lock();
             let positions = &mut inner.node.positions;
-            let kept = positions.keep_promise(self.link.id, sync.is_some());
+            let kept = positions.keep_promise(self.link.id, copies.is_some());
             positions.session(self.link.id, last, last, last.min(ready.applied));
             (began, kept)
         };
@@ -228,7 +217,7 @@ impl Worker {
         if !kept {
             return Err(self.overrun());
         }
-        let mut sender = Sender::new(decision.resume, sync.and_then(|j| j.copies(&facts.volumes)));
+        let mut sender = Sender::new(decision.resume, copies);
         // What it holds from the session before counts as sent: its logging goes on, and frees our log above `resume`.
         sender.acknowledged(ready.received);
         let credit = header.envelope.credit;
@@ -237,9 +226,9 @@ impl Worker {
         self.link.step(
             &self.group,
             state::Event::Welcomed {
-                sync: sync.is_some(),
+                sync: copies.is_some(),
             },
-            if sync.is_some() {
+            if copies.is_some() {
                 Reason::Sync
             } else {
                 Reason::None
@@ -248,7 +237,7 @@ impl Worker {
         );
         self.link.sync_over.set(true);
         self.link.changed.notify();
-        Ok(Session::new(sender, facts.volumes, sync))
+        Ok(Session::new(sender, facts.volumes))
     }
 
     /// Makes the log keep what the peer will need, beside what it kept, before it is promised.
@@ -279,12 +268,7 @@ impl Worker {
             fork: d.fork,
             fork_chain: d.fork_chain,
             head: envelope.position,
-            start: match (d.begins, d.job.map(|j| j.kind)) {
-                (Some(SyncKind::Full), _) => Start::SyncBegins,
-                (Some(SyncKind::AssumeClean), _) => Start::AssumeClean,
-                (None, Some(SyncKind::Full)) => Start::SyncGoesOn,
-                (None, Some(SyncKind::AssumeClean) | None) => Start::Resume,
-            },
+            start: d.start(),
         };
         let volumes = facts.volumes.iter().copied();
         self.tx.push(None, |out| {
@@ -341,13 +325,11 @@ fn decide(
         ));
     }
     check_volumes(mine, s)?;
-    let mut job = link.view.lock().sync;
-    if let Some(j) = &mut job {
-        if !j.fresh && h.replica == Replica::Consistent && j.end.is_none() {
-            // The peer is not in the middle of anything: what was copied before is worth nothing.
-            j.begin_anew(mine.volumes.first());
-        }
-    }
+    let wanted = link.view.lock().sync.map(|job| job.sync);
+    let slot = group
+        .srl
+        .read(|sb| sb.link(usize::from(link.id.0)).and_then(|l| l.sync))
+        .unwrap_or_default();
     let (head, oldest) = {
         let inner = group.inner.lock();
         (inner.node.head(), oldest(&inner))
@@ -362,80 +344,52 @@ fn decide(
         } else {
             h.applied.seq.max(h.horizon.seq)
         },
-        syncing: h.redo || job.is_some_and(|j| !j.fresh),
+        syncing: h.redo,
     };
     let primary = Primary {
         lineage: mine.lineage(),
         head,
         oldest,
     };
-    let verdict = meet::judge(&primary, &peer, |seq| read_back::chain_at(group, seq));
-    if let Some(j) = job.filter(|j| j.fresh) {
-        return begin_sync(group, link, mine, j, verdict);
-    }
-    match verdict {
-        Verdict::Resume {
-            fork,
-            fork_chain,
-            resume,
-        } => {
-            let ended = job.is_some_and(|j| j.end.is_some()) && h.replica == Replica::Consistent;
-            if ended {
-                super::sync::finished(group, link, None)?;
-                job = None;
-            }
-            Ok(Decision {
-                resume,
-                fork,
-                fork_chain,
-                begins: None,
-                job,
-            })
-        }
-        Verdict::NeedsSync(why) => Err(error::verdict(why, false)),
-        Verdict::Refuse(why) => {
-            let e = error::verdict(why, false);
-            if matches!(why, Why::Forked) {
+    let decision = primary::decide(
+        &primary,
+        &peer,
+        wanted,
+        slot,
+        mine.volumes.first().map(|v| v.id),
+        |kind| match kind {
+            Kind::Full => group.inner.lock().node.sync_start(),
+            Kind::AssumeClean => super::sync::quiet_head(group),
+        },
+        |seq| read_back::chain_at(group, seq),
+    );
+    let decision = match decision {
+        Ok(decision) => decision,
+        Err(Refusal::NeedsSync(why)) => return Err(error::verdict(why, false)),
+        Err(Refusal::Refuse { why, asked }) => {
+            let e = error::verdict(why, asked);
+            if why == Why::Forked && !asked {
                 group.refuse_start(e.refusal.text());
             }
-            Err(e)
+            return Err(e);
         }
-    }
-}
-
-/// A synchronisation that was asked for begins with this session.
-#[inline(never)]
-fn begin_sync(
-    group: &Group,
-    link: &Link,
-    mine: &SuperblockInfo,
-    mut job: Job,
-    verdict: Verdict,
-) -> Result<Decision, SessionError> {
-    match verdict {
-        Verdict::Refuse(why) if !job.force => return Err(error::verdict(why, true)),
-        Verdict::Refuse(_) | Verdict::NeedsSync(_) | Verdict::Resume { .. } => {}
-    }
-    let start = match job.kind {
-        SyncKind::Full => group.inner.lock().node.sync_start(),
-        SyncKind::AssumeClean => super::sync::quiet_head(group),
+        Err(Refusal::NotQuiet) => {
+            return Err(SessionError::needs_sync(
+                Reason::NeverSynced,
+                format_args!("--assume-clean came too late: the group was written to; suspend all its volumes (or use 'dmrepl sync --full') and say it again"),
+            ))
+        }
     };
-    let Some((start, chain)) = start else {
-        return Err(SessionError::needs_sync(
-            Reason::NeverSynced,
-            format_args!("--assume-clean came too late: the group was written to; suspend all its volumes (or use 'dmrepl sync --full') and say it again"),
-        ));
-    };
-    let fork = mine.lineage().position(start).unwrap_or_default();
-    job.start = fork;
-    link.view.lock().sync = Some(job);
-    Ok(Decision {
-        resume: start.next(),
-        fork,
-        fork_chain: Some(chain),
-        begins: Some(job.kind),
-        job: Some(job),
-    })
+    match decision.first {
+        Some(First::Over) => super::sync::finished(group, link, None)?,
+        Some(First::Forget) => write_slot(group, link, durable::sync_forgets)
+            .map_err(|r| SessionError::own(Reason::LogFailed, r))?,
+        None => {}
+    }
+    if let (Some(sync), Some(job)) = (decision.sync, &mut link.view.lock().sync) {
+        job.sync = sync;
+    }
+    Ok(decision)
 }
 
 /// Whether the peer's volumes can hold ours.

@@ -6,7 +6,7 @@
 //! or log space is short the socket is left full, which holds the sender back, while acknowledgements and
 //! heartbeats go on. The credit makes that rare.
 
-use super::{error::SessionError, worker::Worker};
+use super::{error::SessionError, sync::Job, worker::Worker};
 use crate::{
     event::{self, Code as Event, Severity},
     reason::Reason,
@@ -29,8 +29,9 @@ use replicate_core::{
     session::{
         credit::Granted,
         gap::{Ask, Gap},
+        primary::{Kind, Resync},
     },
-    units::{EpochId, Op, Range, Record, Seq, SECTOR_BYTES},
+    units::{EpochId, Op, Range, Record, Seq, VolumeId, SECTOR_BYTES},
     wire::{
         header::{FLAG_IN_SYNC, FLAG_STABLE},
         Code, Header, Message, RegionCopy,
@@ -238,9 +239,12 @@ impl Worker {
                 return Ok(());
             }
             Message::SyncStart(start) => {
-                let mut job = super::sync::Job::recorded(&Default::default());
-                job.fresh = false;
-                job.start = start.start;
+                let sync = Resync {
+                    fresh: false,
+                    start: start.start,
+                    ..Resync::new(Kind::Full, false, VolumeId::default())
+                };
+                let mut job = Job::from(sync);
                 job.total_bytes = start.bytes;
                 self.link.view.lock().sync = Some(job);
                 return Ok(());

@@ -9,7 +9,7 @@
 use super::{
     error::SessionError,
     read_back::{Held, ReadBack},
-    sync::{self, Job},
+    sync,
     worker::Worker,
 };
 use crate::{group::inner::Inner, reason::Reason};
@@ -51,8 +51,6 @@ pub(super) struct Session {
     pub(super) sender: Sender,
     pub(super) volumes: KVec<Volume>,
     read: Option<Read>,
-    /// A synchronisation is under way in this session.
-    pub(super) sync: Option<Job>,
     /// Item that acknowledges the end of the sync: one after the last copy.
     pub(super) end_item: Option<u64>,
     /// Everything sent so far has been level with the head once.
@@ -76,12 +74,11 @@ enum Filled {
 }
 
 impl Session {
-    pub(super) fn new(sender: Sender, volumes: KVec<Volume>, sync: Option<Job>) -> Session {
+    pub(super) fn new(sender: Sender, volumes: KVec<Volume>) -> Session {
         Session {
             sender,
             volumes,
             read: None,
-            sync,
             end_item: None,
             was_level: false,
             told: 0,
@@ -333,10 +330,17 @@ impl Worker {
     /// Announces a synchronisation, new or resumed.
     #[inline(never)]
     fn sync_start(&mut self, s: &mut Session) -> Result<(), SessionError> {
-        let Some(mut job) = s.sync else {
+        if s.sender.copies.is_none() {
             return Ok(());
+        }
+        let job = {
+            let mut v = self.link.view.lock();
+            let Some(job) = &mut v.sync else {
+                return Ok(());
+            };
+            job.measure(&s.volumes);
+            *job
         };
-        job.measure(&s.volumes);
         let mut ids = KVec::with_capacity(s.volumes.len(), GFP_KERNEL)
             .map_err(|_| SessionError::no_memory())?;
         for v in s.volumes.iter() {
@@ -345,12 +349,8 @@ impl Worker {
         }
         let e = self.session_envelope(s);
         let bytes = job.total_bytes.saturating_sub(job.done_bytes);
-        let start = SyncStart::new(SyncKind::Full, job.start, bytes, &ids);
+        let start = SyncStart::new(SyncKind::Full, job.sync.start, bytes, &ids);
         self.send(&e, &Message::SyncStart(start))?;
-        if let Some(j) = &mut self.link.view.lock().sync {
-            j.total_bytes = job.total_bytes;
-            j.done_bytes = job.done_bytes;
-        }
         Ok(())
     }
 
@@ -430,9 +430,8 @@ impl Worker {
 
     /// The peer is consistent.
     pub(super) fn sync_over(&mut self, s: &mut Session) -> Result<(), SessionError> {
-        let end = self.link.view.lock().sync.and_then(|j| j.end);
+        let end = self.link.view.lock().sync.and_then(|j| j.sync.end);
         sync::finished(&self.group, &self.link, end)?;
-        s.sync = None;
         s.end_item = None;
         s.sender.copies = None;
         Ok(())

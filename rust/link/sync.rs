@@ -17,15 +17,18 @@ use crate::{
 use kernel::prelude::*;
 use replicate_core::{
     group::{self, Volume},
-    log::superblock::{Superblock, SyncState},
+    log::superblock::Superblock,
     node::{
         durable::links::{self as durable, NoSlot},
         links::LinkId,
         volumes::State as VolumeState,
         Role,
     },
-    session::{resync::Copies, state},
-    units::{Chain, HostId, Position, Sector, Seq, VolumeId, SECTOR_BYTES},
+    session::{
+        primary::{Decision, Kind, Resync},
+        state,
+    },
+    units::{Chain, HostId, Sector, Seq, VolumeId, SECTOR_BYTES},
 };
 use replicate_linux::{clock, errno::ETIMEDOUT};
 
@@ -34,83 +37,27 @@ const SAVE_NS: u64 = 2_000_000_000;
 /// How long `--assume-clean` waits for the peer.
 const PATIENCE_MS: u32 = 10_000;
 
-/// Which synchronisation. The numbers of the netlink interface are those of its enum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Copy everything.
-    Full,
-    /// Copy nothing: both sides are known to be equal.
-    AssumeClean,
-}
-
-/// A synchronisation that is wanted or under way.
+/// A synchronisation that is wanted or under way, and how far it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
-    pub(crate) kind: Kind,
-    /// The peer has not begun it yet.
-    pub(crate) fresh: bool,
-    /// It may discard what the peer has.
-    pub(crate) force: bool,
-    pub(crate) start: Position,
-    /// How far the peer's copies are durable.
-    pub(crate) at: (VolumeId, Sector),
-    /// Where it ends, once all copies were sent.
-    pub(crate) end: Option<Seq>,
+    pub(crate) sync: Resync,
     pub(crate) done_bytes: u64,
     pub(crate) total_bytes: u64,
     saved_ns: u64,
 }
 
-impl Job {
-    fn new(kind: Kind, force: bool, first: Option<&Volume>) -> Job {
-        let mut job = Job {
-            kind,
-            fresh: true,
-            force,
-            start: Position::default(),
-            at: (VolumeId(0), Sector(0)),
-            end: None,
-            done_bytes: 0,
-            total_bytes: 0,
-            saved_ns: 0,
-        };
-        job.begin_anew(first);
-        job
-    }
-
-    /// The one that a slot of the superblock records.
-    pub(super) fn recorded(s: &SyncState) -> Job {
+impl From<Resync> for Job {
+    fn from(sync: Resync) -> Job {
         Job {
-            kind: Kind::Full,
-            fresh: s.cursor == Sector(0) && s.end.is_none(),
-            force: false,
-            start: s.start,
-            at: (s.volume, s.cursor),
-            end: s.end.map(|p| p.seq),
+            sync,
             done_bytes: 0,
             total_bytes: 0,
             saved_ns: 0,
         }
     }
+}
 
-    /// What was copied so far is worth nothing.
-    pub(super) fn begin_anew(&mut self, first: Option<&Volume>) {
-        self.fresh = true;
-        self.end = None;
-        self.done_bytes = 0;
-        self.at = (first.map_or(VolumeId(0), |v| v.id), Sector(0));
-    }
-
-    /// The copies still to be made, in a new session. Copies go volume by volume, in the order of the table.
-    pub(super) fn copies(&self, volumes: &[Volume]) -> Option<Copies> {
-        let v = volumes.iter().find(|v| v.id == self.at.0);
-        let (v, cursor) = match v {
-            Some(v) => (v, self.at.1),
-            None => (volumes.first()?, Sector(0)),
-        };
-        Some(Copies::new(v.id, v.size, cursor.min(v.size)))
-    }
-
+impl Job {
     /// Done and total bytes for this cursor.
     pub(super) fn measure(&mut self, volumes: &[Volume]) {
         let mut before = 0u64;
@@ -119,24 +66,14 @@ impl Job {
         for v in volumes {
             let bytes = v.size.0.saturating_mul(SECTOR_BYTES);
             self.total_bytes = self.total_bytes.saturating_add(bytes);
-            if v.id == self.at.0 {
+            if v.id == self.sync.at.0 {
                 seen = true;
-                before = before.saturating_add(self.at.1 .0.saturating_mul(SECTOR_BYTES));
+                before = before.saturating_add(self.sync.at.1 .0.saturating_mul(SECTOR_BYTES));
             } else if !seen {
                 before = before.saturating_add(bytes);
             }
         }
         self.done_bytes = before;
-    }
-
-    fn state(&self) -> SyncState {
-        SyncState {
-            kind: replicate_core::group::SyncKind::Full,
-            volume: self.at.0,
-            cursor: self.at.1,
-            start: self.start,
-            end: None,
-        }
     }
 }
 
@@ -180,7 +117,7 @@ impl Link {
     fn sync_full(&self, group: &Group, force: bool) -> Result<(), Refusal> {
         let first = first_volume(group)?;
         // Nothing changes before the session that begins it: an in-sync link leaves that state in good order.
-        self.view.lock().sync = Some(Job::new(Kind::Full, force, Some(&first)));
+        self.view.lock().sync = Some(Resync::new(Kind::Full, force, first.id).into());
         self.restart();
         Ok(())
     }
@@ -195,7 +132,7 @@ impl Link {
             ));
         }
         self.sync_over.set(false);
-        self.view.lock().sync = Some(Job::new(Kind::AssumeClean, force, Some(&first)));
+        self.view.lock().sync = Some(Resync::new(Kind::AssumeClean, force, first.id).into());
         self.restart();
         let wake = self
             .changed
@@ -229,7 +166,7 @@ impl Link {
                 format_args!("sync: no synchronisation of link {name} is under way"),
             ));
         };
-        if job.fresh {
+        if job.sync.fresh {
             // It has not begun: the peer is what it was.
             return Ok(());
         }
@@ -262,22 +199,21 @@ impl Worker {
     pub(super) fn sync_began(
         &self,
         still: &Still<'_>,
-        begins: &Option<Kind>,
+        decision: &Decision,
         host: HostId,
-        start: Seq,
-        chain: Option<Chain>,
     ) -> Result<Option<Began>, SessionError> {
         let (group, link) = (&self.group, &self.link);
-        let job = link.view.lock().sync;
+        let (start, chain) = (decision.resume.prev(), decision.fork_chain);
         let own = |r: Refusal| SessionError::own(Reason::LogFailed, r);
-        match (begins, job) {
-            (Some(Kind::Full), Some(mut job)) => {
-                job.fresh = false;
+        match (decision.begins(), decision.sync) {
+            (Some(Kind::Full), Some(sync)) => {
                 put_slot(group, link, still, |sb, id| {
-                    durable::sync_began(sb, id, host, chain.unwrap_or_default(), job.state())
+                    durable::sync_began(sb, id, host, chain.unwrap_or_default(), sync.to_slot())
                 })
                 .map_err(own)?;
-                link.view.lock().sync = Some(job);
+                if let Some(job) = &mut link.view.lock().sync {
+                    job.sync.fresh = false;
+                }
                 Ok(Some((
                     Event::SyncStarted,
                     Reason::Sync,
@@ -301,8 +237,9 @@ impl Worker {
                     .srl
                     .read(|sb| durable::session_is_news(sb, link.id, host));
                 if news.unwrap_or(true) {
+                    let oldest = group.inner.lock().node.log_tail();
                     put_slot(group, link, still, |sb, id| {
-                        durable::session_began(sb, id, host, start)
+                        durable::session_began(sb, id, host, start, oldest)
                     })
                     .map_err(own)?;
                 }
@@ -323,7 +260,7 @@ impl Worker {
             let Some(job) = &mut v.sync else {
                 return Ok(());
             };
-            job.at = cursor;
+            job.sync.at = cursor;
             job.measure(volumes);
             if now.saturating_sub(job.saved_ns) < SAVE_NS {
                 return Ok(());
@@ -341,7 +278,7 @@ impl Worker {
             let Some(job) = &mut v.sync else {
                 return Ok(());
             };
-            job.end = Some(end);
+            job.sync.end = Some(end);
             *job
         };
         self.save(&job, Some(end))
@@ -349,7 +286,7 @@ impl Worker {
 
     fn save(&self, job: &Job, end: Option<Seq>) -> Result<(), SessionError> {
         write_slot(&self.group, &self.link, |sb, id| {
-            durable::sync_moved(sb, id, job.at, end)
+            durable::sync_moved(sb, id, job.sync.at, end)
         })
         .map_err(|r| SessionError::own(Reason::LogFailed, r))
     }

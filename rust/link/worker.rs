@@ -30,6 +30,7 @@ use replicate_core::{
     group,
     node::Role,
     session::{
+        primary::Kind as SyncKind,
         state::{self, backoff_ms, State},
         SessionId,
     },
@@ -384,9 +385,7 @@ impl Worker {
                 link.answered.set(true);
             }
             let mut v = link.view.lock();
-            if v.sync
-                .is_some_and(|j| j.kind == super::sync::Kind::AssumeClean)
-            {
+            if v.sync.is_some_and(|j| j.sync.kind == SyncKind::AssumeClean) {
                 v.sync = None;
                 drop(v);
                 link.sync_over.set(true);

@@ -28,7 +28,7 @@ pub struct Peer<'a> {
     pub chain: Chain,
     /// What may already be on its volumes (applied; without a ring the horizon).
     pub applied_bound: Seq,
-    /// Without a ring, a redo was begun and not finished, or a sync is unfinished.
+    /// Without a ring, a redo was begun and not finished; or this primary's synchronisation of it goes on.
     pub syncing: bool,
 }
 

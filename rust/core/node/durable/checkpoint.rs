@@ -4,7 +4,10 @@
 
 use crate::{
     group::Mode,
-    log::superblock::{LinkState, Superblock, Tail, VolumeState},
+    log::{
+        ring::Mark,
+        superblock::{LinkState, Superblock, Tail, VolumeState},
+    },
     node::{
         checkpoint::Update,
         links::{LinkId, MAX_LINKS},
@@ -32,18 +35,30 @@ pub struct Image {
 }
 
 impl<M: Memory> Node<M> {
+    fn tail_at(&self, m: Mark) -> Option<Tail> {
+        let Log::Ring(w) = &self.log else {
+            return None;
+        };
+        Some(Tail {
+            seq: m.first,
+            offset: w.ring.offset(m.place),
+            lap: w.ring.lap(m.place),
+            chain: m.chain,
+        })
+    }
+
+    /// Returns the oldest batch that the log still holds, as a superblock names it; `None`: there is none.
+    pub fn log_tail(&self) -> Option<Tail> {
+        let Log::Ring(w) = &self.log else {
+            return None;
+        };
+        self.tail_at(w.index.first()?)
+    }
+
     /// Returns the image of a checkpoint. Call it under the same hold of the order lock as
     /// [`Self::checkpoint_update`], so that positions and tail are of one moment.
     pub fn checkpoint_image(&self, update: Update) -> Image {
-        let tail = match (&self.log, update.tail) {
-            (Log::Ring(w), Some(m)) => Some(Tail {
-                seq: m.first,
-                offset: w.ring.offset(m.place),
-                lap: w.ring.lap(m.place),
-                chain: m.chain,
-            }),
-            (Log::Ring(_), None) | (Log::NoRing(_), _) => None,
-        };
+        let tail = update.tail.and_then(|m| self.tail_at(m));
         let mut links = [None; MAX_LINKS];
         for (LinkId(slot), l) in self.positions.iter() {
             if let Some(place) = links.get_mut(usize::from(slot)) {

@@ -6,7 +6,7 @@
 
 use crate::{
     group::{Mode, Name},
-    log::superblock::{Link, LinkState, Superblock, SyncState},
+    log::superblock::{Link, LinkState, Superblock, SyncState, Tail},
     node::links::LinkId,
     units::{Chain, HostId, Sector, Seq, VolumeId},
 };
@@ -116,17 +116,30 @@ pub fn session_is_news(sb: &Superblock, id: LinkId, peer: HostId) -> bool {
 }
 
 /// A peer goes on in the same history at `from`: who it is, and that the log keeps everything above `from` for it again
-/// if it had been given up.
+/// if it had been given up. `oldest`: the batch at which the log begins in memory ([`Node::log_tail`](crate::node::Node::log_tail)).
 ///
-/// *Before:* the log holds everything above `from`. *A cut before:* the peer must be synchronised, or is met again.
-pub fn session_began(sb: &mut Superblock, id: LinkId, peer: HostId, from: Seq) -> Changed {
+/// *Before:* the log holds everything above `from`; a checkpoint may have stated a tail beyond it, while the link was given up,
+/// so the tail goes back. *A cut before:* the peer must be synchronised, or is met again.
+pub fn session_began(
+    sb: &mut Superblock,
+    id: LinkId,
+    peer: HostId,
+    from: Seq,
+    oldest: Option<Tail>,
+) -> Changed {
+    let mut resumes = false;
     edit(sb, id, |sb, link| {
         link.peer = peer;
-        if link.state == LinkState::NeedsSync {
+        resumes = link.state == LinkState::NeedsSync;
+        if resumes {
             link.state = LinkState::Normal;
             link.position = sb.lineage().position(from).unwrap_or_default();
         }
-    })
+    })?;
+    if let Some(tail) = oldest.filter(|t| resumes && t.seq < sb.tail().seq) {
+        sb.set_tail(tail);
+    }
+    Ok(())
 }
 
 /// How far the peer's copies are durable *there*, and where the synchronisation ends once that is known.
@@ -144,6 +157,18 @@ pub fn sync_moved(
         if let Some(sync) = &mut link.sync {
             (sync.volume, sync.cursor) = at;
             sync.end = end.or(sync.end);
+        }
+    })
+}
+
+/// Another synchronisation is about to begin: nothing was copied by the recorded one.
+///
+/// *A cut before:* the recorded one goes on; the peer has heard of no other. *A cut after:* the recorded one begins again.
+/// *Must be durable before* the peer is welcomed to the new one, see [`primary`](crate::session::primary).
+pub fn sync_forgets(sb: &mut Superblock, id: LinkId) -> Changed {
+    edit(sb, id, |_, link| {
+        if let Some(sync) = &mut link.sync {
+            (sync.cursor, sync.end) = (Sector(0), None);
         }
     })
 }

@@ -64,6 +64,8 @@ pub struct Config {
     pub resets: bool,
     /// Connections lost (beyond those by crashes).
     pub drops: u8,
+    /// Synchronisations that an administrator asks for, whatever runs.
+    pub asks: u8,
     /// Messages in flight at most; 0: delivered at once.
     pub queue: usize,
     /// Messages overtake each other.
@@ -117,6 +119,7 @@ impl Config {
         secondary_crashes: 0,
         resets: true,
         drops: 0,
+        asks: 0,
         queue: 0,
         reorder: false,
         faults: 0,

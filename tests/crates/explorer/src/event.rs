@@ -62,6 +62,8 @@ pub enum Ev {
     RegionRead(bool),
     /// The log keeps nothing for the link any more.
     GiveUp,
+    /// Primary: another synchronisation is asked for.
+    Resync,
     CopyWrite,
     CopyWritten,
     TakeOver,
@@ -87,6 +89,7 @@ impl Ev {
                 | Ev::Lose(..)
                 | Ev::Double(..)
                 | Ev::GiveUp
+                | Ev::Resync
                 | Ev::TakeOver
         )
     }
@@ -155,6 +158,7 @@ impl fmt::Display for Ev {
             Ev::RegionRead(false) => f.write_str("primary: region was read (as it was)"),
             Ev::RegionRead(true) => f.write_str("primary: region was read (as it is)"),
             Ev::GiveUp => f.write_str("primary: gives the link up: needs-sync"),
+            Ev::Resync => f.write_str("primary: another synchronisation is asked for"),
             Ev::CopyWrite => f.write_str("secondary: region copy is being written"),
             Ev::CopyWritten => f.write_str("secondary: region copy was written"),
             Ev::TakeOver => f.write_str("secondary: TAKEOVER begins"),

@@ -48,6 +48,7 @@ pub struct Ghost {
     pub script: u8,
     pub crashes: [u8; 2],
     pub drops: u8,
+    pub asks: u8,
     pub faults: u8,
     pub errors: u8,
     /// Blocks that may become unreadable.

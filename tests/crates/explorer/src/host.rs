@@ -28,7 +28,7 @@ use replicate_core::{
         Log, Memory, Role, Start,
     },
     record::chain_record,
-    session::sender::Sender,
+    session::{primary::Resync, sender::Sender},
     units::{Chain, Range, Record, Seq},
 };
 
@@ -75,8 +75,12 @@ pub enum Why {
         fork: Seq,
         session: u8,
     },
-    /// Primary: a sync begins.
-    SyncStart(Seq),
+    /// Primary: what follows from a welcome; a synchronisation runs from that record on.
+    SessionBegan(Option<Seq>),
+    /// Primary: the recorded sync counts for nothing, another one begins.
+    SyncForgets,
+    /// Primary: where the sync ends.
+    SyncEnds,
     /// Primary: a sync is over.
     SyncOver,
     /// Secondary: inconsistent, starts anew.
@@ -115,6 +119,8 @@ pub struct On {
     pub told: Option<(Acks, u64, bool)>,
     /// The peer said that it is consistent: the superblock is to say that the sync is over.
     pub sync_over: bool,
+    /// The link's sync: what the superblock records, or newer.
+    pub resync: Option<Resync>,
 }
 
 /// One host.
@@ -394,6 +400,7 @@ impl Host {
             flush: None,
             told: None,
             sync_over: false,
+            resync: self.sb.link_sync().as_ref().map(Resync::recorded),
         }));
     }
 }

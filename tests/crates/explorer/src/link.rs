@@ -7,6 +7,7 @@ use replicate_core::{
     log::recovery::Epochs,
     node::{
         applied::Point,
+        durable::links,
         inbound::{Refused, Stated as Moment},
         resync::Copy,
         secondary::Acks,
@@ -14,17 +15,18 @@ use replicate_core::{
     },
     session::{
         meet::{judge, Peer as Stated, Primary, Verdict},
+        primary::{decide, Decision, Kind, Refusal, Resync},
         resync::CopyItem,
         same_session,
         sender::Send,
         SessionId,
     },
-    units::{Chain, EpochId, Position, Record, Sector, Seq, VolumeId},
+    units::{Chain, EpochId, Position, Record, Seq, VolumeId},
 };
 
 use crate::{
     config::Config,
-    host::{blocks_of, writes_of, Host, Writes, LINK},
+    host::{blocks_of, writes_of, Host, Why, Writes, LINK},
     sb::Sb,
     world::{broken, Step, World, P, S},
 };
@@ -49,28 +51,19 @@ pub struct Welcome {
     pub session: u8,
     /// The primary's history.
     pub history: Sb,
-    pub fork: Seq,
-    pub resume: Seq,
-    /// A sync begins: start and chain.
-    pub restart: Option<(Seq, Chain)>,
-    /// Where an unfinished sync goes on.
-    pub cursor: Option<(VolumeId, Sector)>,
+    pub decision: Decision,
     /// The secondary has taken it, and said so.
     pub ready: bool,
 }
 
+/// Whether the chain value after `seq` can be read from memory or log.
+fn known(mine: &Primary<'_>, seq: Seq) -> bool {
+    seq >= mine.oldest.prev() && seq <= mine.head
+}
+
 impl World {
-    /// The judgement that the primary `mine` passes on `peer`.
-    /// `chain`: chain value of its order after a seq.
-    pub fn judgement(
-        &self,
-        mine: &Host,
-        peer: &Host,
-        mine_head: Seq,
-        oldest: Seq,
-        chain: impl Fn(Seq) -> Option<Chain>,
-    ) -> Verdict {
-        let lineage = mine.sb.lineage();
+    /// What `peer` states of itself.
+    fn stated(peer: &Host) -> Stated<'_> {
         let on = peer.on();
         let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo_durable);
         // What memory does not know the checkpoint knows.
@@ -80,7 +73,7 @@ impl World {
         };
         let logged = on.node.logged_end().unwrap_or(checkpoint);
         let theirs = peer.sb.lineage();
-        let stated = Stated {
+        Stated {
             lineage: theirs,
             replica: if theirs.is_empty() {
                 Replica::Empty
@@ -95,17 +88,44 @@ impl World {
             },
             chain: logged.chain,
             applied_bound: on.node.applied_bound(),
-            syncing: peer.sb.inconsistent || redo,
+            syncing: redo,
+        }
+    }
+
+    /// What the running primary decides about its secondary. `sync`: what was asked for or is recorded.
+    pub fn decide(&self, cfg: &Config, sync: Option<Resync>) -> Result<Decision, Refusal> {
+        let p = &self.hosts[P];
+        let node = &p.on().node;
+        let mine = Primary {
+            lineage: p.sb.lineage(),
+            head: node.head(),
+            oldest: node.oldest(),
         };
+        let first = Some(VolumeId(cfg.blocks[0].0));
+        let start = |_: Kind| node.sync_start();
+        let chain = |seq| known(&mine, seq).then(|| p.chain_at(seq)).flatten();
+        let slot = p.sb.link_sync();
+        let peer = Self::stated(&self.hosts[S]);
+        decide(&mine, &peer, sync, slot, first, start, chain)
+    }
+
+    /// The judgement that the primary `mine` passes on `peer`.
+    /// `chain`: chain value of its order after a seq.
+    pub fn judgement(
+        &self,
+        mine: &Host,
+        peer: &Host,
+        head: Seq,
+        oldest: Seq,
+        chain: impl Fn(Seq) -> Option<Chain>,
+    ) -> Verdict {
         let primary = Primary {
-            lineage,
-            head: mine_head,
+            lineage: mine.sb.lineage(),
+            head,
             oldest,
         };
-        judge(&primary, &stated, |seq| {
-            (seq >= oldest.prev() && seq <= mine_head)
-                .then(|| chain(seq))
-                .flatten()
+        judge(&primary, &Self::stated(peer), |seq| {
+            known(&primary, seq).then(|| chain(seq)).flatten()
         })
     }
 
@@ -152,6 +172,13 @@ impl World {
             let epoch = self.hosts[P].sb.lineage().epoch_of(seq).0;
             return self.post(cfg, 0, Msg::Record(record, epoch, commit));
         }
+        // The primary's superblock knows the end before the peer does.
+        if let Send::SyncEnd { end, .. } = plan {
+            let told = self.hosts[P].sb.link_sync().and_then(|s| s.end);
+            if told.is_none_or(|p| p.seq != end) {
+                return self.sync_ends(end);
+            }
+        }
         let on = self.hosts[P].on_mut();
         let sender = on.sender.as_mut().expect("in a session");
         match plan {
@@ -177,6 +204,22 @@ impl World {
             }
             Send::Nothing => Ok(false),
         }
+    }
+
+    fn sync_ends(&mut self, end: Seq) -> Step {
+        let h = &mut self.hosts[P];
+        if h.pending.is_some() {
+            return Ok(false);
+        }
+        let on = h.on.as_mut().expect("host is up");
+        let Some(resync) = &mut on.resync else {
+            return broken("P4: a synchronisation ends that is not under way");
+        };
+        resync.end = Some(end);
+        let at = resync.at;
+        let sb = h.sb.edit(|sb| links::sync_moved(sb, LINK, at, Some(end)));
+        h.pending = Some((sb.expect("the link has a slot"), Why::SyncEnds));
+        Ok(true)
     }
 
     fn read_region(&self, cfg: &Config, item: &CopyItem) -> Writes {
@@ -281,6 +324,9 @@ impl World {
             Msg::Ack(acks, copies, consistent) => {
                 if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
                     c.acknowledged(copies);
+                    if let Some(resync) = &mut on.resync {
+                        resync.at = c.cursor();
+                    }
                 }
                 if let Some(s) = &mut on.sender {
                     s.acknowledged(acks.received);

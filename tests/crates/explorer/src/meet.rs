@@ -3,11 +3,8 @@
 //! How two hosts meet: judgement, welcome, the superblocks before the session, and its end.
 
 use replicate_core::{
-    group::SyncKind,
-    log::{
-        recovery::Outcome,
-        superblock::{SyncState, Tail},
-    },
+    group::Volume,
+    log::{recovery::Outcome, superblock::Tail},
     node::{
         durable::{
             self,
@@ -17,12 +14,12 @@ use replicate_core::{
         Log,
     },
     session::{
-        meet::{may_adopt, Verdict, Why as Reason},
-        resync::Copies,
+        meet::{may_adopt, Why as Reason},
+        primary::{First, Kind, Refusal, Resync},
         sender::Sender,
         SessionId,
     },
-    units::{Bytes, Sector, Seq, VolumeId},
+    units::{Bytes, Seq, VolumeId},
 };
 
 use crate::{
@@ -54,108 +51,102 @@ impl World {
                 self.hosts[s].pending,
                 Some((
                     _,
-                    Why::SyncStart(..) | Why::SyncOver | Why::Adopt { .. } | Why::SyncRestart(..)
+                    Why::SessionBegan(..)
+                        | Why::SyncOver
+                        | Why::SyncForgets
+                        | Why::SyncEnds
+                        | Why::Adopt { .. }
+                        | Why::SyncRestart(..)
                 ))
             )
         };
         up(P) && up(S) && self.welcome.is_none() && !busy(P) && !busy(S)
     }
 
+    /// The primary decides about the secondary, and welcomes it.
     pub fn connect(&mut self, cfg: &Config) -> Step {
-        let p = self.hosts[P].on();
-        let link = *p.node.positions.get(LINK).expect("the link");
-        let verdict = self.judgement(
-            &self.hosts[P],
-            &self.hosts[S],
-            p.node.head(),
-            p.node.oldest(),
-            |seq| self.hosts[P].chain_at(seq),
-        );
-        let inconsistent = self.hosts[S].sb.inconsistent;
-        let lost_track = inconsistent && self.hosts[P].sb.sync.is_none();
-        let needs = link.needs_sync || lost_track;
-        match verdict {
-            Verdict::Resume { fork, resume, .. } if !needs => {
-                self.welcome = Some(Welcome {
-                    stated: Some(self.hosts[S].on().node.stated()),
-                    session: 0,
-                    history: self.hosts[P].sb.clone(),
-                    fork: fork.seq,
-                    resume,
-                    restart: None,
-                    cursor: if inconsistent {
-                        self.hosts[P].sb.sync
-                    } else {
-                        None
-                    },
-                    ready: false,
-                });
-                self.name_session();
-                // The log keeps what was promised, even where a sync that never came about had given it up.
-                let on = self.hosts[P].on_mut();
-                on.node.positions.promise(LINK, resume.prev());
-                Ok(true)
+        let decision = match self.decide(cfg, self.hosts[P].on().resync) {
+            // An administrator asks for it.
+            Err(Refusal::NeedsSync(_)) if cfg.sync || cfg.give_up => {
+                let first = VolumeId(cfg.blocks[0].0);
+                self.decide(cfg, Some(Resync::new(Kind::Full, false, first)))
             }
-            Verdict::Resume { .. } | Verdict::NeedsSync(_) if cfg.sync || cfg.give_up => {
-                let Some((start, chain)) = p.node.sync_start() else {
-                    return Ok(false);
-                };
-                self.hosts[P].on_mut().node.positions.promise(LINK, start);
-                self.welcome = Some(Welcome {
-                    stated: Some(self.hosts[S].on().node.stated()),
-                    session: 0,
-                    history: self.hosts[P].sb.clone(),
-                    fork: start,
-                    resume: start.next(),
-                    restart: Some((start, chain)),
-                    cursor: Some((VolumeId(cfg.blocks[0].0), Sector(0))),
-                    ready: false,
-                });
-                self.name_session();
-                Ok(true)
-            }
+            other => other,
+        };
+        let d = match decision {
+            Ok(d) => d,
+            Err(Refusal::NotQuiet) => return Ok(false),
             // A takeover that did not come to its end may leave the replica ahead: then it says so.
-            Verdict::Refuse(Reason::PeerAhead) if self.ghost.took => Ok(false),
-            v => broken(format!("P4: no disk was lost, no takeover, and yet: {v:?}")),
+            Err(Refusal::Refuse { why, .. }) if why == Reason::PeerAhead && self.ghost.took => {
+                return Ok(false)
+            }
+            Err(why) => {
+                return broken(format!(
+                    "P4: no disk was lost, no takeover, and yet: {why:?}"
+                ))
+            }
+        };
+        if let Some(first) = d.first {
+            // In its superblock first; then it meets the peer again.
+            let h = &mut self.hosts[P];
+            if h.pending.is_some() {
+                return Ok(false);
+            }
+            let sb = h.sb.edit(|sb| match first {
+                First::Over => durable::links::sync_over(sb, LINK),
+                First::Forget => durable::links::sync_forgets(sb, LINK),
+            });
+            let why = match first {
+                First::Over => Why::SyncOver,
+                First::Forget => Why::SyncForgets,
+            };
+            h.pending = Some((sb.expect("the link has a slot"), why));
+            h.on_mut().resync = d.sync;
+            return Ok(true);
         }
-    }
-
-    fn name_session(&mut self) {
+        self.hosts[P].on_mut().resync = d.sync;
         let session = self.ghost.next_session;
-        self.ghost.next_session += 1;
-        if let Some(w) = &mut self.welcome {
-            w.session = session;
+        if session > 40 {
+            return broken("P9: sessions without end");
         }
+        self.ghost.next_session += 1;
+        self.welcome = Some(Welcome {
+            stated: Some(self.hosts[S].on().node.stated()),
+            session,
+            history: self.hosts[P].sb.clone(),
+            decision: d,
+            ready: false,
+        });
+        // The log keeps what was promised, even where a sync that never came about had given it up.
+        let on = self.hosts[P].on_mut();
+        on.node.positions.promise(LINK, d.resume.prev());
+        Ok(true)
     }
 
-    /// The secondary is ready for the sync, durably. The primary's superblock says so before what the log kept for the
-    /// secondary's former position may go.
-    pub fn sync_ready(&mut self) -> Step {
-        let Some((start, chain)) = self.welcome.as_ref().and_then(|w| w.restart) else {
+    /// The peer is ready, durably: what follows from the welcome is made durable here, before what the log kept for the peer's
+    /// former position may go.
+    pub fn peer_ready(&mut self) -> Step {
+        let Some(d) = self.welcome.as_ref().map(|w| w.decision) else {
             return Ok(false);
         };
         if self.hosts[P].pending.is_some() {
             return Ok(false);
         }
-        let first = self.welcome.as_ref().and_then(|w| w.cursor);
-        let (volume, cursor) = first.unwrap_or_default();
-        let sync = SyncState {
-            kind: SyncKind::Full,
-            volume,
-            cursor,
-            start: self.hosts[P]
-                .sb
-                .lineage()
-                .position(start)
-                .unwrap_or_default(),
-            end: None,
-        };
         let peer = self.hosts[S].sb.bytes().host();
-        let edited = self.hosts[P]
-            .sb
-            .edit(|sb| durable::links::sync_began(sb, LINK, peer, chain, sync));
+        let oldest = self.hosts[P].on().node.log_tail();
+        let edited = self.hosts[P].sb.edit(|sb| match d.sync {
+            Some(sync) if sync.fresh => durable::links::sync_began(
+                sb,
+                LINK,
+                peer,
+                d.fork_chain.unwrap_or_default(),
+                sync.to_slot(),
+            ),
+            _ => durable::links::session_began(sb, LINK, peer, d.resume.prev(), oldest),
+        });
         let sb = edited.expect("the link has a slot");
-        self.hosts[P].pending = Some((sb, Why::SyncStart(start)));
+        let sync = d.begins().map(|_| d.resume.prev());
+        self.hosts[P].pending = Some((sb, Why::SessionBegan(sync)));
         Ok(true)
     }
 
@@ -168,18 +159,24 @@ impl World {
         let sb = h.sb.edit(|sb| durable::links::sync_over(sb, LINK));
         h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver));
         h.on_mut().sync_over = false;
+        h.on_mut().resync = None;
         Ok(true)
     }
 
-    /// The primary's superblock says that a sync of the link runs.
-    pub fn sync_started(&mut self, cfg: &Config, start: Seq) -> Result<(), Broken> {
-        self.ghost.sync_start = start;
+    /// The primary's superblock says what follows from its welcome; `sync`: a synchronisation runs from there on.
+    pub fn session_recorded(&mut self, sync: Option<Seq>) -> Result<(), Broken> {
+        if let Some(start) = sync {
+            self.ghost.sync_start = start;
+            if let Some(resync) = &mut self.hosts[P].on_mut().resync {
+                resync.fresh = false;
+            }
+        }
         match self.welcome.take() {
-            Some(w) => self.primary_joins(cfg, &w),
+            Some(w) => self.primary_joins(&w),
             None => {
                 // The connection is lost by now.
                 let positions = &mut self.hosts[P].on_mut().node.positions;
-                let _ = positions.keep_promise(LINK, true);
+                let _ = positions.keep_promise(LINK, sync.is_some());
                 positions.disconnected(LINK);
                 Ok(())
             }
@@ -187,7 +184,7 @@ impl World {
     }
 
     /// The secondary takes the welcome: its superblock first, then the session.
-    pub fn welcomed(&mut self, cfg: &Config) -> Step {
+    pub fn welcomed(&mut self) -> Step {
         let w = self.welcome.clone().expect("a welcome");
         let h = &mut self.hosts[S];
         if !h.is_idle() || h.on().session.is_some() || w.ready || h.on().node.has_failed() {
@@ -198,7 +195,9 @@ impl World {
             self.welcome = None;
             return Ok(true);
         };
-        let succession = may_adopt(&h.sb.lineage(), &w.history.lineage(), w.restart.is_some());
+        let d = w.decision;
+        let begins = d.begins().is_some();
+        let succession = may_adopt(&h.sb.lineage(), &w.history.lineage(), begins);
         let succession = match succession {
             Ok(s) => s,
             Err(_) if self.ghost.took => {
@@ -211,7 +210,8 @@ impl World {
                 ))
             }
         };
-        if let Some((start, chain)) = w.restart {
+        if begins {
+            let (start, chain) = (d.resume.prev(), d.fork_chain.unwrap_or_default());
             // The applier stands still: no round, copy or checkpoint is in progress.
             let checkpoints = h.on().checkpoint.is_some();
             if h.on().node.applier.round().is_some()
@@ -247,10 +247,10 @@ impl World {
             return Ok(true);
         }
         let terms = Terms {
-            fork: w.fork,
-            fork_chain: None,
-            resume: w.resume,
-            sync: w.cursor.is_some(),
+            fork: d.fork.seq,
+            fork_chain: d.fork_chain,
+            resume: d.resume,
+            sync: d.sync.is_some(),
             succession,
         };
         match h.on().node.check_terms(&terms) {
@@ -270,7 +270,7 @@ impl World {
             }
         }
         let resumed = w.history.line != h.sb.line;
-        let commit = h.on().node.adopted_commit(w.fork);
+        let commit = h.on().node.adopted_commit(d.fork.seq);
         let edited = resumed.then(|| {
             h.sb.edit(|sb| adopt::resume(sb, &history(&w), w.history.volumes(), commit))
         });
@@ -285,8 +285,8 @@ impl World {
             return Ok(true);
         }
         let Some(edited) = edited else {
-            self.truncate(w.fork)?;
-            self.secondary_joins(cfg, w.session)?;
+            self.truncate(d.fork.seq)?;
+            self.secondary_joins(w.session)?;
             return Ok(true);
         };
         let sb = match edited {
@@ -296,7 +296,7 @@ impl World {
         h.pending = Some((
             sb,
             Why::Adopt {
-                fork: w.fork,
+                fork: d.fork.seq,
                 session: w.session,
             },
         ));
@@ -324,7 +324,7 @@ impl World {
     }
 
     /// Both ends enter the session, if the primary still stands by its welcome.
-    pub fn secondary_joins(&mut self, cfg: &Config, session: u8) -> Result<(), Broken> {
+    pub fn secondary_joins(&mut self, session: u8) -> Result<(), Broken> {
         // Another welcome may be under way by now: its connection begins its own handshake.
         let Some(w) = self.welcome.take_if(|w| w.session == session) else {
             self.hosts[S].on_mut().node.adoption_failed(LINK);
@@ -336,36 +336,35 @@ impl World {
         s.arrived.clear();
         s.session = Some(w.session);
         s.told = None;
-        if w.restart.is_some() {
+        let peer = self.hosts[S].sb.bytes().host();
+        let news = durable::links::session_is_news(self.hosts[P].sb.bytes(), LINK, peer);
+        if w.decision.begins().is_some() || news {
             self.welcome = Some(Welcome { ready: true, ..w });
             return Ok(());
         }
-        self.primary_joins(cfg, &w)
+        self.primary_joins(&w)
     }
 
     /// The primary has heard that the secondary is ready.
-    fn primary_joins(&mut self, cfg: &Config, w: &Welcome) -> Result<(), Broken> {
+    fn primary_joins(&mut self, w: &Welcome) -> Result<(), Broken> {
+        let d = w.decision;
         let acks = self.hosts[S].on.as_ref().map(|s| s.node.acks());
-        let unfinished = self.hosts[P].sb.sync.is_some();
+        let volumes: Vec<Volume> = self.hosts[P].sb.volumes().collect();
+        let copies = d.sync.and_then(|s| s.copies(volumes.iter()));
         let Some(p) = &mut self.hosts[P].on else {
             return Ok(());
         };
-        if !p.node.positions.keep_promise(LINK, w.cursor.is_some()) {
+        if !p.node.positions.keep_promise(LINK, copies.is_some()) {
             return broken("P5: a peer is welcomed to what the log no longer keeps for it");
         }
         let acks = acks.unwrap_or_default();
-        let copies = w
-            .cursor
-            .map(|(volume, at)| Copies::new(volume, cfg.size(volume.0), at));
-        let mut sender = Sender::new(w.resume, copies);
+        let mut sender = Sender::new(d.resume, copies);
         sender.acknowledged(acks.received);
         sender.set_credit(Seq(u64::MAX), u64::MAX);
         p.sender = Some(sender);
         p.session = Some(w.session);
         p.reading.clear();
-        // It ended, and only the superblock does not say so yet.
-        p.sync_over = w.cursor.is_none() && unfinished;
-        let last = w.resume.prev();
+        let last = d.resume.prev();
         p.node
             .positions
             .session(LINK, last, last, acks.applied.min(last));

@@ -10,7 +10,7 @@ use crate::{
     event::Ev,
     runs::{
         connected, no_ring, one_fails_others_go_on, ring, run, syncing, unreadable, wide, ADJACENT,
-        ONE,
+        ONE, TWO_EXTENTS,
     },
     world::{P, S},
 };
@@ -200,6 +200,30 @@ pub fn mutation(rule: &str) -> Config {
         }
         "CopyBeforeLater" => sync(ring("R2", vec![w(0)])),
         "CopyFromVolume" => sync(ring("R3", vec![w(0)])),
+        "SyncForgets" => {
+            let mut c = Config {
+                asks: 1,
+                primary_crashes: 1,
+                blocks: TWO_EXTENTS,
+                ..sync(ring("asked for again", vec![w(0)]))
+            };
+            // The first region was copied, and the primary's superblock says so; then a record for it is committed.
+            c.prefix.extend([
+                Ev::Send,
+                Ev::RegionRead(false),
+                Ev::Send,
+                Ev::CopyWrite,
+                Ev::CheckpointFlush(S),
+                Ev::SuperblockDone(S),
+                Ev::Ack,
+                Ev::CheckpointFlush(P),
+                Ev::SuperblockDone(P),
+                Ev::App,
+            ]);
+            c.prefix.extend(logged(P));
+            c.prefix.push(Ev::Resync);
+            c
+        }
         "SyncEndsAtCommit" => sync(ring("R4", vec![w(0)])),
         "ClosesIn" => calm(Config {
             mode: Mode::Received,

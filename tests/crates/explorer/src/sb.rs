@@ -19,13 +19,13 @@ use replicate_core::{
     log::{
         format::SUPERBLOCK_BYTES,
         ring::{Mark, Place},
-        superblock::{Format, Superblock, Tail},
+        superblock::{Format, Superblock, SyncState, Tail},
     },
     node::durable::{
         grow::{GrowError, Limits},
         links, start,
     },
-    units::{Bytes, Chain, EpochId, GroupUuid, HostId, Sector, Seq, VolumeId},
+    units::{Bytes, Chain, EpochId, GroupUuid, HostId, Seq, VolumeId},
 };
 
 use crate::{config::Config, disk::Epoch, host::LINK, search::Mix};
@@ -56,8 +56,6 @@ pub struct Said {
     pub horizon: Seq,
     /// The link's durable position; `None`: needs a sync.
     pub kept: Option<Seq>,
-    /// A sync of the link that is not over.
-    pub sync: Option<(VolumeId, Sector)>,
 }
 
 #[derive(Debug)]
@@ -152,8 +150,9 @@ impl Sb {
             let mut link = links::add(sb, LINK, group(), cfg.mode, 0).expect("a slot");
             if !cfg.sync {
                 link.state = replicate_core::log::superblock::LinkState::Normal;
-                assert!(sb.set_link(usize::from(LINK.0), Some(&link)));
+                link.peer = HostId([2; 16]);
             }
+            assert!(sb.set_link(usize::from(LINK.0), Some(&link)));
         }
         Sb::intern(bytes, ring)
     }
@@ -188,6 +187,11 @@ impl Sb {
     /// The lineage.
     pub fn lineage(&self) -> Lineage<'_> {
         self.bytes().lineage()
+    }
+
+    /// A sync of the link that is not over.
+    pub fn link_sync(&self) -> Option<SyncState> {
+        self.bytes().link(usize::from(LINK.0))?.sync
     }
 
     /// The volumes of its table.
@@ -259,7 +263,6 @@ impl Said {
             redo: sb.redo(),
             horizon: sb.horizon().seq,
             kept: link.as_ref().and_then(start::kept),
-            sync: link.and_then(|l| l.sync).map(|s| (s.volume, s.cursor)),
         }
     }
 }

@@ -288,13 +288,21 @@ impl World {
             .on
             .as_ref()
             .and_then(|o| o.node.positions.get(LINK));
-        let starting = matches!(self.hosts[P].pending, Some((_, Why::SyncStart(..))));
+        let starting = matches!(self.hosts[P].pending, Some((_, Why::SessionBegan(..))));
         if cfg.give_up
             && self.ghost.drops > 0
             && !starting
             && link.is_some_and(|l| l.may_be_given_up())
         {
             all.push(Ev::GiveUp);
+        }
+        // The link's thread does one thing after the other.
+        let busy = matches!(
+            self.hosts[P].pending,
+            Some((_, Why::SyncEnds | Why::SyncOver))
+        );
+        if self.ghost.asks > 0 && !starting && !busy && self.hosts[P].on.is_some() {
+            all.push(Ev::Resync);
         }
         if self.can_connect() {
             all.push(Ev::Connect);
@@ -310,7 +318,9 @@ impl World {
             }
         }
         for s in [P, S] {
-            let alone = session(s).is_some() && session(s) != session(1 - s);
+            // The primary of a welcome that is taken is about to enter the session.
+            let awaited = self.welcome.as_ref().is_some_and(|w| w.ready);
+            let alone = session(s).is_some() && session(s) != session(1 - s) && !awaited;
             if alone || (session(s).is_some() && self.ghost.drops > 0) {
                 all.push(Ev::Drop(s));
             }

@@ -301,8 +301,7 @@ impl Host {
         };
         let update = on.node.checkpoint_update(flushed);
         let image = on.node.checkpoint_image(update);
-        let cursor = on.sender.as_ref().and_then(|s| s.copies.as_ref());
-        let cursor = cursor.map(|c| c.cursor());
+        let cursor = on.resync.filter(|s| !s.fresh).map(|s| s.at);
         let sb = self.sb.changed(|sb| {
             durable::checkpoint::checkpoint(sb, &image);
             // The module says now and then how far the copies are; here it comes with the checkpoint.

@@ -8,7 +8,8 @@ use replicate_core::{
     group::Mode,
     node::{volumes::State, Log},
     record::chain_record,
-    units::{Chain, Record, Seq},
+    session::primary::{Kind, Resync},
+    units::{Chain, Record, Seq, VolumeId},
 };
 
 use crate::{
@@ -93,6 +94,7 @@ impl World {
                 script: 0,
                 crashes: [cfg.primary_crashes, cfg.secondary_crashes],
                 drops: cfg.drops,
+                asks: cfg.asks,
                 faults: cfg.faults,
                 errors: cfg.errors,
                 spoils: cfg.spoils,
@@ -227,8 +229,8 @@ impl World {
                 Ok(true)
             }
             Ev::Connect => self.connect(cfg),
-            Ev::Welcomed => self.welcomed(cfg),
-            Ev::Ready => self.sync_ready(),
+            Ev::Welcomed => self.welcomed(),
+            Ev::Ready => self.peer_ready(),
             Ev::SyncOver => self.sync_is_over(),
             Ev::Drop(s) => {
                 self.ghost.drops = self.ghost.drops.saturating_sub(1);
@@ -258,8 +260,18 @@ impl World {
                 self.ghost.drops -= 1;
                 let on = self.hosts[P].on_mut();
                 on.node.positions.set_needs_sync(LINK);
+                on.resync = None;
                 self.drop_session(cfg, P);
                 self.welcome = None;
+                Ok(true)
+            }
+            Ev::Resync => {
+                self.ghost.asks -= 1;
+                let first = VolumeId(cfg.blocks[0].0);
+                let on = self.hosts[P].on_mut();
+                on.resync = Some(Resync::new(Kind::Full, false, first));
+                on.sync_over = false;
+                self.drop_session(cfg, P);
                 Ok(true)
             }
             Ev::CopyWrite => Ok(self.copy_write(cfg)),
@@ -361,13 +373,14 @@ impl World {
             }
             Why::Adopt { fork, session } => {
                 self.truncate(fork)?;
-                self.secondary_joins(cfg, session)?;
+                self.secondary_joins(session)?;
             }
-            Why::SyncStart(start) => self.sync_started(cfg, start)?,
+            Why::SessionBegan(sync) => self.session_recorded(sync)?,
+            Why::SyncForgets | Why::SyncEnds => {}
             Why::SyncOver => self.hosts[s].on_mut().node.positions.sync_ended(LINK),
             Why::SyncRestart(start, chain, session) => {
                 self.hosts[s].on_mut().node.restart_at(start, chain, true);
-                self.secondary_joins(cfg, session)?;
+                self.secondary_joins(session)?;
             }
             Why::TakeOver(end) => return self.taken_over(cfg, end),
         }

@@ -114,6 +114,7 @@ mutations! {
     proven_is_there: ProvenIsThere,
     torn_tail_is_cut: TornTailIsCut,
     verified_reader: VerifiedReader,
+    sync_forgets: SyncForgets,
     inbound_owner: InboundOwner,
     failed_takes_nothing: FailedTakesNothing,
     takeover_keeps_applied: TakeoverKeepsApplied,

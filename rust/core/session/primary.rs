@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The primary's decision about a session: from where the peer goes on, or which synchronisation begins or goes on.
+//!
+//! [`meet::judge`] compares two histories. Here that is put together with what an administrator asked for and with a
+//! synchronisation that an earlier session did not end. The caller executes a [`Decision`] in this order:
+//!
+//! 1. The superblock says what [`Decision::first`] names.
+//! 2. The log keeps everything from `resume` on ([`Positions::promise`](crate::node::links::Positions::promise)), beside what it
+//!    kept for the peer before.
+//! 3. The welcome is sent; the peer makes it durable and answers.
+//! 4. The superblock says what follows from it (`sync_began`, `declared_equal` or `session_began`).
+//! 5. Only then what the log kept for the peer's former position may go
+//!    ([`keep_promise`](crate::node::links::Positions::keep_promise)).
+//!
+//! Trace without the order of 3 and 4: the superblock says that a synchronisation runs from record 9; the peer never gets the
+//! welcome; a cut; the primary would send it copies, where it could have gone on from record 3.
+//!
+//! Trace without 1: a synchronisation from record 3 has copied half of a volume when another one is asked for; the peer takes the
+//! welcome and forgets everything up to record 9, where that one starts; a cut of the primary before its superblock says so. It
+//! says that a synchronisation goes on from the middle: records 4 to 9 never reach the first half, and the peer calls itself
+//! consistent. So the slot forgets how far the old one was before the peer hears of the new one. (Found by the explorer.)
+
+use super::{
+    meet::{self, Peer, Primary, Verdict, Why},
+    resync::Copies,
+};
+use crate::{
+    group::{Replica, SyncKind, Volume},
+    log::superblock::SyncState,
+    units::{Chain, Position, Sector, Seq, VolumeId},
+    wire::Start,
+};
+
+/// How a peer is brought to what this host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Everything is copied.
+    Full,
+    /// Nothing is copied: both sides are known to be equal.
+    AssumeClean,
+}
+
+/// A synchronisation of a link, as far as it outlives a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resync {
+    /// Which.
+    pub kind: Kind,
+    /// The peer has not begun it yet.
+    pub fresh: bool,
+    /// It may discard a history of the peer's own.
+    pub force: bool,
+    /// Where it began.
+    pub start: Position,
+    /// Volume and sector up to which the peer's copies are durable.
+    pub at: (VolumeId, Sector),
+    /// Where it ends, once all copies were sent.
+    pub end: Option<Seq>,
+}
+
+impl Resync {
+    /// Returns one that was asked for. `first`: the first volume of the table.
+    pub fn new(kind: Kind, force: bool, first: VolumeId) -> Resync {
+        Resync {
+            kind,
+            fresh: true,
+            force,
+            start: Position::default(),
+            at: (first, Sector(0)),
+            end: None,
+        }
+    }
+
+    /// Returns the one that a link's slot in the superblock records. One of which nothing was copied begins again: that costs
+    /// nothing, and the log need not hold everything since.
+    pub fn recorded(s: &SyncState) -> Resync {
+        Resync {
+            kind: Kind::Full,
+            fresh: s.cursor == Sector(0) && s.end.is_none(),
+            force: false,
+            start: s.start,
+            at: (s.volume, s.cursor),
+            end: s.end.map(|p| p.seq),
+        }
+    }
+
+    /// What was copied so far is worth nothing.
+    fn begin_anew(&mut self, first: Option<VolumeId>) {
+        self.fresh = true;
+        self.end = None;
+        self.at = (first.unwrap_or_default(), Sector(0));
+    }
+
+    /// Returns the copies still to be made, in a new session; they go volume by volume, in the order of the table. `None`:
+    /// nothing is copied.
+    pub fn copies<'a>(
+        &self,
+        mut volumes: impl Iterator<Item = &'a Volume> + Clone,
+    ) -> Option<Copies> {
+        if self.kind != Kind::Full {
+            return None;
+        }
+        let (v, cursor) = match volumes.clone().find(|v| v.id == self.at.0) {
+            Some(v) => (v, self.at.1),
+            None => (volumes.next()?, Sector(0)),
+        };
+        Some(Copies::new(v.id, v.size, cursor.min(v.size)))
+    }
+
+    /// Returns what the link's slot records of it when it begins.
+    pub fn to_slot(&self) -> SyncState {
+        SyncState {
+            kind: SyncKind::Full,
+            volume: self.at.0,
+            cursor: self.at.1,
+            start: self.start,
+            end: None,
+        }
+    }
+}
+
+/// What the primary says to a peer that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// First record to send.
+    pub resume: Seq,
+    /// The peer drops what it holds above.
+    pub fork: Position,
+    /// Chain value there, where the primary knows it.
+    pub fork_chain: Option<Chain>,
+    /// The synchronisation of this session, new or going on.
+    pub sync: Option<Resync>,
+    /// What the superblock must say before the welcome.
+    pub first: Option<First>,
+}
+
+/// What the superblock must say before the welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum First {
+    /// The recorded synchronisation is over: the peer ended it
+    /// ([`sync_over`](crate::node::durable::links::sync_over)).
+    Over,
+    /// Nothing of the recorded synchronisation was copied: another one begins
+    /// ([`sync_forgets`](crate::node::durable::links::sync_forgets)).
+    Forget,
+}
+
+impl Decision {
+    /// Returns which synchronisation begins, and does not go on, in this session.
+    pub fn begins(&self) -> Option<Kind> {
+        self.sync.filter(|s| s.fresh).map(|s| s.kind)
+    }
+
+    /// Returns what the welcome says.
+    pub fn start(&self) -> Start {
+        match (self.begins(), self.sync) {
+            (Some(Kind::Full), _) => Start::SyncBegins,
+            (Some(Kind::AssumeClean), _) => Start::AssumeClean,
+            (None, Some(_)) => Start::SyncGoesOn,
+            (None, None) => Start::Resume,
+        }
+    }
+}
+
+/// Why there is no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Only a synchronisation helps, and nobody asked for one.
+    NeedsSync(Why),
+    /// An administrator must decide.
+    Refuse {
+        /// Why.
+        why: Why,
+        /// A synchronisation was asked for, but not one that may discard the peer's history.
+        asked: bool,
+    },
+    /// Equality was declared, but this host is written to.
+    NotQuiet,
+}
+
+/// Decides about a peer.
+///
+/// `wanted`: what was asked for, or what the slot records. `slot`: what it records. `first`: first volume of the table. `start`: where a synchronisation
+/// of that kind can start, and the chain value there (`None`: it cannot). `chain_at`: this host's chain value after a seq,
+/// where it knows it.
+///
+/// # Errors
+///
+/// See [`Refusal`]; nothing may be changed then.
+pub fn decide(
+    mine: &Primary<'_>,
+    peer: &Peer<'_>,
+    wanted: Option<Resync>,
+    slot: Option<SyncState>,
+    first: Option<VolumeId>,
+    start: impl FnOnce(Kind) -> Option<(Seq, Chain)>,
+    chain_at: impl FnMut(Seq) -> Option<Chain>,
+) -> Result<Decision, Refusal> {
+    let mut wanted = wanted;
+    if let Some(s) = &mut wanted {
+        if !s.fresh && peer.replica == Replica::Consistent && s.end.is_none() {
+            // The peer is not in the middle of anything: its volumes are not those that were copied to.
+            s.begin_anew(first);
+        }
+    }
+    let peer = Peer {
+        syncing: peer.syncing || wanted.is_some_and(|s| !s.fresh),
+        ..*peer
+    };
+    let verdict = meet::judge(mine, &peer, chain_at);
+    if let Some(sync) = wanted.filter(|s| s.fresh) {
+        return match verdict {
+            Verdict::Refuse(why) if !sync.force => Err(Refusal::Refuse { why, asked: true }),
+            Verdict::Refuse(_) | Verdict::NeedsSync(_) | Verdict::Resume { .. } => {
+                let (at, chain) = start(sync.kind).ok_or(Refusal::NotQuiet)?;
+                let fork = mine.lineage.position(at).unwrap_or_default();
+                let copied = slot.is_some_and(|s| !Resync::recorded(&s).fresh);
+                Ok(Decision {
+                    resume: at.next(),
+                    fork,
+                    fork_chain: Some(chain),
+                    sync: Some(Resync {
+                        start: fork,
+                        ..sync
+                    }),
+                    first: copied.then_some(First::Forget),
+                })
+            }
+        };
+    }
+    match verdict {
+        Verdict::Resume {
+            fork,
+            fork_chain,
+            resume,
+        } => {
+            let over =
+                wanted.is_some_and(|s| s.end.is_some()) && peer.replica == Replica::Consistent;
+            Ok(Decision {
+                resume,
+                fork,
+                fork_chain,
+                sync: wanted.filter(|_| !over),
+                first: over.then_some(First::Over),
+            })
+        }
+        Verdict::NeedsSync(why) => Err(Refusal::NeedsSync(why)),
+        Verdict::Refuse(why) => Err(Refusal::Refuse { why, asked: false }),
+    }
+}
