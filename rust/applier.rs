@@ -19,21 +19,20 @@ use crate::{
     event::{self, Code, Severity},
     group::Group,
     reason::Reason,
+    srl::cursor::Cursor,
     volume::Volume,
 };
 use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     node::{apply::Apply, volumes::State},
-    units::{Op, Record, Seq}, //
+    units::{Op, Record, Seq, MAX_RECORD_BYTES}, //
 };
 use replicate_linux::{
-    bdev::BlockDevice,
-    bio::{plugged, CompletionQueue, Flags, IoUnit, Segment},
+    bio::{plugged, CompletionQueue, Flags, IoUnit, Segment, SyncIo},
     clock,
     errno::BlkStatus,
     event::Event,
     kthread::StopToken,
-    pages::PageBuf,
 };
 
 /// Data writes in flight at once.
@@ -55,10 +54,15 @@ pub(crate) struct Applier {
     queue: CompletionQueue<Target>,
     done: Arc<Event>,
     units: KVec<IoUnit<Target>>,
-    loader: Option<replay::Loader>,
+    /// For what is done one at a time: region copies, replay of one volume, zeros that a device cannot make.
+    io: SyncIo,
+    /// Reads the log for replay, where there is a ring: volumes whose disk fails wait for it, so it is made beforehand.
+    loader: Option<Cursor>,
     last_checkpoint_ns: u64,
     /// That the SRL lacks a copy of its superblock has been said.
     told_degraded: bool,
+    /// Room for a list of the attached volumes: the applier frees memory, so it asks for none.
+    volumes: KVec<Arc<Volume>>,
 }
 
 impl Applier {
@@ -73,9 +77,14 @@ impl Applier {
             queue: CompletionQueue::new(done.clone())?,
             done,
             units,
-            loader: None,
+            io: SyncIo::new(MAX_SEGMENTS, MAX_RECORD_BYTES as usize)?,
+            loader: match group.srl.ring_bytes() {
+                Some(_) => Some(Cursor::new(&group.srl, group.identity().uuid)?),
+                None => None,
+            },
             last_checkpoint_ns: clock::monotonic_ns(),
             told_degraded: false,
+            volumes: Group::room_for_volumes()?,
             group,
         })
     }
@@ -88,8 +97,6 @@ impl Applier {
             let busy = self.turn();
             drop(turn);
             if !busy {
-                // Pages that a socket or a device still held did not come back to the pool.
-                let _ = self.group.pool.refill();
                 self.group.apply_wake.wait(IDLE_MS);
             }
         }
@@ -254,16 +261,15 @@ impl Applier {
                 let _ = self.units.push(done.unit, GFP_NOWAIT);
                 self.judge(&done.keep, done.status);
             }
-            let in_flight = self.queue.in_flight();
-            if in_flight == 0 || (!all && !self.units.is_empty()) {
+            if self.units.len() == DEPTH || (!all && !self.units.is_empty()) {
                 return;
             }
-            self.done
-                .wait_until_always(1000, || self.queue.in_flight() < in_flight);
+            // Not the queue's count: that is lowered after the notification, which would be missed.
+            self.done.wait_until_always(1000, || self.done.take());
         }
     }
 
-    fn judge(&self, target: &Target, status: BlkStatus) {
+    fn judge(&mut self, target: &Target, status: BlkStatus) {
         if status.is_ok() {
             return;
         }
@@ -272,7 +278,8 @@ impl Applier {
             Op::Discard => return,
             Op::WriteZeroes => {
                 let r = &target.record;
-                let zeroed = target.volume.data.zeroout_sync(
+                let zeroed = self.io.zeroout(
+                    &target.volume.data,
                     r.range.sector.0,
                     u64::from(r.range.sectors),
                     r.no_unmap,
@@ -288,15 +295,17 @@ impl Applier {
     }
 
     /// Flushes every data device that rounds write to; a device that fails fails its volume. `true`: none did.
-    pub(crate) fn flush_data(&self) -> bool {
-        self.group.present().is_ok_and(|volumes| {
-            volumes.iter().fold(true, |ok, volume| {
-                let written = volume
-                    .id()
-                    .is_some_and(|id| self.group.inner.lock().node.flushes(id));
-                (!written || self.group.flush_volume(volume)) && ok
-            })
-        })
+    fn flush_data(&mut self) -> bool {
+        self.group.present_in(&mut self.volumes);
+        let mut ok = true;
+        for volume in self.volumes.iter() {
+            let written = volume
+                .id()
+                .is_some_and(|id| self.group.inner.lock().node.flushes(id));
+            ok &= !written || self.group.flush_volume(volume);
+        }
+        self.volumes.clear();
+        ok
     }
 
     /// Writes region copies whose turn has come.
@@ -314,13 +323,19 @@ impl Applier {
             self.group.inner.lock().node.copy_abandoned();
             return false;
         };
+        let (dev, sector) = (&volume.data, copy.range.sector.0);
         let done = match payload {
-            Some(p) => write_region(&volume.data, copy.range.sector.0, &p),
-            None => {
-                volume
-                    .data
-                    .zeroout_sync(copy.range.sector.0, u64::from(copy.range.sectors), false)
+            Some(p) => {
+                let all = Segment {
+                    buf: &p,
+                    offset: 0,
+                    len: p.len(),
+                };
+                self.io.write_buf(dev, sector, all, Flags::NONE)
             }
+            None => self
+                .io
+                .zeroout(dev, sector, u64::from(copy.range.sectors), false),
         };
         match done {
             Ok(()) => {
@@ -336,9 +351,4 @@ impl Applier {
             }
         }
     }
-}
-
-/// Writes a region's content.
-fn write_region(dev: &Arc<BlockDevice>, sector: u64, payload: &PageBuf) -> Result {
-    dev.write_buf_sync(sector, payload, 0, payload.len(), Flags::NONE)
 }

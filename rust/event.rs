@@ -2,9 +2,11 @@
 
 //! Events: what a user wants to know without asking, told on the netlink group `events`.
 //!
-//! Called by whatever changes a state, in process context, with no spinlock held; it may sleep. An event
-//! that cannot be sent for want of memory or listeners is dropped: status has the same facts. The kernel log
-//! gets those of a warning or worse, and a link's state.
+//! Called by every module that changes a state, in process context, with no lock held that the order lock is taken
+//! under. An event never waits for memory: who waits for it may be who frees memory. One that cannot be sent is
+//! dropped, which leaves a gap in the generations that listeners see; status has the same facts. The event that a
+//! link left in-sync is owed before the first write that it releases (P2), so a session sets its message aside
+//! when it begins ([`Reserved`]). The kernel log gets those of a warning or worse, and a link's state.
 
 pub(crate) use crate::uapi::{EventCode as Code, Severity};
 use crate::{
@@ -39,6 +41,16 @@ struct About<'a> {
     reason: Option<Reason>,
 }
 
+/// A message that was made before it was needed.
+pub(crate) struct Reserved(Multicast<Family>);
+
+impl Reserved {
+    /// Makes one. May sleep.
+    pub(crate) fn new() -> Result<Reserved> {
+        Multicast::reserve(cmd::EVENT, CAPACITY).map(Reserved)
+    }
+}
+
 /// Returns the newest event's number.
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Relaxed)
@@ -49,11 +61,24 @@ pub(crate) fn group(group: &Group, code: Code, severity: Severity, text: &str) {
     if severity != Severity::Info {
         pr_warn!("group {}: {text}\n", group.name.as_str());
     }
-    tell(group, code, severity, About::default(), text);
+    tell(None, group, code, severity, About::default(), text);
 }
 
 /// An event of a link.
 pub(crate) fn link(
+    group: &Group,
+    link: &Link,
+    code: Code,
+    severity: Severity,
+    reason: Reason,
+    text: &str,
+) {
+    link_with(None, group, link, code, severity, reason, text);
+}
+
+/// As [`fn@link`], with a message that was made beforehand.
+pub(crate) fn link_with(
+    reserved: Option<Reserved>,
     group: &Group,
     link: &Link,
     code: Code,
@@ -74,7 +99,7 @@ pub(crate) fn link(
         reason: Some(reason),
         ..About::default()
     };
-    tell(group, code, severity, about, text);
+    tell(reserved, group, code, severity, about, text);
 }
 
 /// An event of a volume.
@@ -87,16 +112,24 @@ pub(crate) fn volume(group: &Group, volume: &Volume, code: Code, severity: Sever
         volume: Some(v),
         ..About::default()
     };
-    tell(group, code, severity, about, text);
+    tell(None, group, code, severity, about, text);
 }
 
-fn tell(group: &Group, code: Code, severity: Severity, about: About<'_>, text: &str) {
+fn tell(
+    reserved: Option<Reserved>,
+    group: &Group,
+    code: Code,
+    severity: Severity,
+    about: About<'_>,
+    text: &str,
+) {
     let generation = GENERATION.fetch_add(1, Relaxed) + 1;
     // Nobody hangs on an event: status has the facts.
-    let _ = send(group, code, severity, about, text, generation);
+    let _ = send(reserved, group, code, severity, about, text, generation);
 }
 
 fn send(
+    reserved: Option<Reserved>,
     group: &Group,
     code: Code,
     severity: Severity,
@@ -105,7 +138,10 @@ fn send(
     generation: u64,
 ) -> Result {
     let head = group.inner.lock().node.head();
-    let mut m = Multicast::<Family>::new(cmd::EVENT, CAPACITY)?;
+    let mut m = match reserved {
+        Some(reserved) => reserved.0,
+        None => Multicast::<Family>::new(cmd::EVENT, CAPACITY)?,
+    };
     m.uint(e::GENERATION, generation)?;
     m.uint(e::TIME_NS, clock::wall_ns())?;
     m.str(e::GROUP, group.name.as_str())?;

@@ -53,7 +53,7 @@ use replicate_core::{
 use replicate_linux::{
     event::Event,
     kthread::Thread,
-    pages::{PageBuf, PagePool},
+    pages::{PagePool, SharedBuf},
     secret::Secret,
 };
 
@@ -115,7 +115,7 @@ pub(crate) struct Identity {
 }
 
 /// A region copy that waits: its item and what it holds (`None`: zeros).
-pub(crate) type CopyPayload = (u64, Option<Arc<PageBuf>>);
+pub(crate) type CopyPayload = (u64, Option<SharedBuf>);
 
 /// Links and threads: things that come and go by command.
 pub(crate) struct Lists {
@@ -223,14 +223,15 @@ impl Group {
             inner.node.fail();
             inner.drain(true, &mut out);
         }
+        // First of all: who waits may be who frees the memory that the rest needs.
+        while let Some(bio) = out.pop() {
+            bio.end(replicate_linux::errno::BlkStatus::IOERR);
+        }
         pr_err!("group {}: {}\n", self.name.as_str(), refusal.text());
         self.set_reason(crate::reason::Reason::LogFailed, refusal.text());
         event::group(self, Code::LogFailed, Severity::Critical, refusal.text());
         // A secondary's session ends at once: the primary must not go on waiting for it.
         self.wake_links();
-        while let Some(bio) = out.pop() {
-            bio.end(replicate_linux::errno::BlkStatus::IOERR);
-        }
     }
 
     /// Records why the group is as it is.
@@ -243,7 +244,7 @@ impl Group {
     }
 
     /// Keeps the payload of a region copy until its turn. `false`: no room.
-    pub(crate) fn put_copy(&self, item: u64, payload: Option<Arc<PageBuf>>) -> bool {
+    pub(crate) fn put_copy(&self, item: u64, payload: Option<SharedBuf>) -> bool {
         let mut copies = self.copy_payloads.lock();
         match copies.iter_mut().find(|c| c.is_none()) {
             Some(place) => {
@@ -270,10 +271,11 @@ impl Group {
         }
     }
 
-    /// Lowest seq that a sender still wants from memory. May sleep.
+    /// Lowest seq that a sender still wants from memory. Does not sleep: the log worker asks, and takes no lock
+    /// under which a command may wait for memory.
     pub(crate) fn keep_from(&self) -> Seq {
-        let lists = self.lists.lock();
-        let wanted = lists.links.iter().map(|l| l.wants_from()).min();
+        let inner = self.inner.lock();
+        let wanted = inner.senders.iter().map(|s| s.wants).min();
         wanted.unwrap_or(Seq(u64::MAX))
     }
 

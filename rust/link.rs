@@ -174,8 +174,6 @@ pub(crate) struct Link {
     closing: Flag,
     /// What `sync --assume-clean` asked for was done, or refused.
     sync_over: Flag,
-    /// First record that the sender still wants in memory.
-    wants: Atomic<u64>,
     last_rx_ns: Atomic<u64>,
     rtt_us: Atomic<u64>,
     sent: Atomic<u64>,
@@ -210,11 +208,6 @@ impl Link {
     /// On a secondary: whether the primary's writers waited for this host when it last spoke.
     pub(crate) fn was_in_sync(&self) -> bool {
         self.view.lock().told_in_sync
-    }
-
-    /// First record that this link's sender wants to find in memory.
-    pub(crate) fn wants_from(&self) -> Seq {
-        Seq(self.wants.load(Relaxed))
     }
 
     /// Wakes the link's thread, whichever of its two events it waits on. Does not sleep.

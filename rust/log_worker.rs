@@ -29,10 +29,16 @@ use replicate_linux::{
     clock,
     dm::BioQueue,
     kthread::StopToken,
+    pages::SharedBuf,
 };
 
 /// Page fragments of a largest batch: 2 MiB in pages, descriptor, and two more per record.
 const MAX_SEGMENTS: usize = 512 + 17 + 2 * MAX_BATCH_RECORDS as usize;
+
+/// How often bios that wait for pages look whether a socket has let go of some.
+const LENT_MS: u32 = 5;
+/// Records whose memory is given back under one hold of the order lock.
+const RETIRE: usize = 128;
 
 /// What comes back from the device.
 pub(crate) enum Kind {
@@ -47,6 +53,8 @@ pub(crate) struct LogWorker {
     group: Arc<Group>,
     reads: BioQueue,
     flush: Option<IoUnit<Kind>>,
+    /// Payloads on their way back to the pool.
+    retired: KVec<SharedBuf>,
 }
 
 impl LogWorker {
@@ -55,6 +63,7 @@ impl LogWorker {
         Ok(LogWorker {
             reads: BioQueue::new(group.log_wake.clone())?,
             flush: Some(IoUnit::new(1)?),
+            retired: KVec::with_capacity(RETIRE, GFP_KERNEL)?,
             group,
         })
     }
@@ -88,6 +97,10 @@ impl LogWorker {
         }
         let ms = self.group.settings.commit_interval_ms.load(Relaxed).max(1);
         inner.send_gathered(u64::from(ms) * 1_000_000);
+        if inner.attached.iter().any(|l| !l.deferred.is_empty()) && self.group.pool.lent() > 0 {
+            // Nobody calls when a socket lets go of pages.
+            return LENT_MS;
+        }
         if inner.uncommitted_since != 0 || inner.gathering_since != 0 {
             return ms;
         }
@@ -181,17 +194,28 @@ impl LogWorker {
             )
         };
         let (pages, max) = (self.group.pool.in_use(), self.group.pool.max());
+        // The system may run out of memory long before the pool reaches its maximum.
+        let short = self.group.pool.take_short();
         let keep_from = match role {
             Role::Secondary => Seq(u64::MAX),
             Role::Primary if replaying => Seq(u64::MAX),
-            Role::Primary if used > capacity / 2 || pages > max / 2 => {
-                self.group.keep_from().max(base.plus(1 + used / 4))
+            Role::Primary if short || used > capacity / 2 || pages > max / 2 => {
+                self.group.keep_from().max(base.plus(2 + used / 4))
             }
             Role::Primary if used > capacity / 16 || pages > max / 16 => self.group.keep_from(),
             Role::Primary => return,
         };
-        let mut inner = self.group.inner.lock();
-        inner.retire(keep_from);
+        loop {
+            let more = {
+                let mut inner = self.group.inner.lock();
+                inner.retire(keep_from, &mut self.retired)
+            };
+            self.retired.clear();
+            if !more {
+                break;
+            }
+        }
+        let inner = self.group.inner.lock();
         if inner.node.window.base() > base && inner.attached.iter().any(|l| !l.deferred.is_empty())
         {
             // There is room again for what waits.

@@ -6,28 +6,29 @@
 //! link's reason. The text names the object and the cause.
 
 use core::fmt::{self, Write as _};
-use kernel::{prelude::*, str::CString};
+use kernel::prelude::*;
 
 /// Longest text, in bytes.
 const MAX_TEXT: usize = 400;
 
 /// A formatted text of at most [`MAX_TEXT`] bytes.
-pub(crate) struct Text(Option<CString>);
+pub(crate) struct Text(Option<KVec<u8>>);
 
 impl Text {
-    /// Formats a text; a longer one is cut. May sleep. Without memory the text is missing.
+    /// Formats a text; a longer one is cut. Does not sleep: what failed may be what frees memory. Where there is none
+    /// the text is missing.
     #[inline(never)]
     pub(crate) fn new(text: fmt::Arguments<'_>) -> Self {
         let mut bounded = Bounded::default();
         // A text that is too long is cut; that is no failure.
         let _ = bounded.write_fmt(text);
-        Text(CString::try_from_fmt(format_args!("{}", bounded.as_str())).ok())
+        Text(bounded.copy())
     }
 
     /// Returns the text.
     pub(crate) fn as_str(&self) -> &str {
         match &self.0 {
-            Some(t) => t.to_str().unwrap_or("(text is not UTF-8)"),
+            Some(t) => core::str::from_utf8(t).unwrap_or("(text is not UTF-8)"),
             None => "out of memory",
         }
     }
@@ -41,7 +42,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Returns a refusal with its text. May sleep.
+    /// Returns a refusal with its text. Does not sleep.
     pub(crate) fn new(error: Error, text: fmt::Arguments<'_>) -> Self {
         Refusal {
             error,
@@ -95,6 +96,15 @@ impl Default for Bounded {
 }
 
 impl Bounded {
+    /// Returns a copy that is only as long as it must be, if there is memory for it. Does not sleep.
+    fn copy(&self) -> Option<KVec<u8>> {
+        let text = self.as_str().as_bytes();
+        let mut copy = KVec::with_capacity(text.len(), GFP_NOWAIT | __GFP_NOWARN).ok()?;
+        copy.extend_from_slice(text, GFP_NOWAIT | __GFP_NOWARN)
+            .ok()?;
+        Some(copy)
+    }
+
     /// Returns what was written so far.
     pub(crate) fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.len).unwrap_or(&[]);

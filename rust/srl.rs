@@ -31,16 +31,18 @@ use replicate_core::{
 };
 use replicate_linux::{
     bdev::{BlockDevice, Holder, Mode},
-    bio::Flags,
+    bio::{Flags, SyncIo},
 };
 
 const SECTOR: u64 = 512;
 
-/// A superblock and the scratch in which the next one is made.
+/// A superblock, the scratch in which the next one is made, and what writes it: superblocks free room in the
+/// log, so writing one allocates nothing.
 struct Buffers {
     durable: KVVec<u8>,
     next: KVVec<u8>,
     state: WriteState,
+    io: SyncIo,
 }
 
 /// The SRL of one group on this host.
@@ -107,6 +109,7 @@ impl Srl {
             (s.block(), s.ring().map(|a| (a.start, a.length)))
         };
         let next = zeroed(superblock_bytes())?;
+        let io = SyncIo::new(0, superblock_bytes())?;
         let srl = Arc::pin_init(
             pin_init!(Srl {
                 dev,
@@ -114,7 +117,7 @@ impl Srl {
                 block,
                 ring,
                 degraded: Atomic::new(false),
-                buffers <- new_mutex!(Buffers { durable, next, state: WriteState::default() }),
+                buffers <- new_mutex!(Buffers { durable, next, state: WriteState::default(), io }),
             }),
             GFP_KERNEL,
         )?;
@@ -154,7 +157,8 @@ impl Srl {
         Ok(f(sb))
     }
 
-    /// Changes the superblock and returns once that is durable. May sleep; blocks only other updates.
+    /// Changes the superblock and returns once that is durable. May sleep; allocates nothing; blocks only other
+    /// updates.
     ///
     /// When `f` refuses, or no two copies can be written, the superblock in memory stays what it was. After a device error
     /// the device may hold either: the caller closes the log. See [`Self::is_degraded`].
@@ -179,7 +183,7 @@ impl Srl {
                 } else {
                     Flags::FUA
                 };
-                let written = self.dev.write_sync(at.0 / SECTOR, image, flags);
+                let written = b.io.write(&self.dev, at.0 / SECTOR, image, flags);
                 attempt.copy_done(written.is_ok());
                 error = written.err().unwrap_or(error);
             }

@@ -26,6 +26,7 @@ use replicate_linux::{
         Writer,
     },
     errno::EOPNOTSUPP,
+    event::FOREVER,
     gfp::NoioScope,
 };
 
@@ -52,6 +53,9 @@ struct Options {
     block_size: Option<u32>,
     discard_zero: bool,
 }
+
+/// A noflush suspend waits so long for what completed to reach the data device.
+const NOFLUSH_MS: u32 = 2_000;
 
 const USAGE: &CStr =
     c"usage: <group> <volume> <data device> [<#args> [block_size <bytes>] [discard_zero <0|1>]]";
@@ -265,12 +269,18 @@ impl Target for Replicate {
     }
 
     fn presuspend_undo(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) {
-        p.group.log_wake.notify();
+        p.group.requeue_ends(&p.volume);
     }
 
-    fn postsuspend(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) {
+    fn postsuspend(p: ArcBorrow<'_, Instanced>, i: &Instance<'_>) {
         let _noio = NoioScope::enter();
-        p.group.drain(&p.volume);
+        p.group.requeue_ends(&p.volume);
+        let limit_ms = if i.is_noflush_suspending() {
+            NOFLUSH_MS
+        } else {
+            FOREVER
+        };
+        p.group.drain(&p.volume, limit_ms);
     }
 
     fn preresume(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) -> Result {

@@ -13,15 +13,16 @@ use crate::{
     srl::{cursor::Cursor, reader::NoBatch},
     volume::Volume,
 };
-use kernel::{prelude::*, sync::Arc};
+use kernel::prelude::*;
 use replicate_core::{
     node::volumes::Replay,
     units::{Op, Record, Seq},
 };
-use replicate_linux::{bio::Flags, errno::ENODATA, pages::PageBuf};
-
-/// Reads the log for replay.
-pub(crate) type Loader = Cursor;
+use replicate_linux::{
+    bio::{Flags, SyncIo},
+    errno::ENODATA,
+    pages::PageBuf,
+};
 
 impl Applier {
     /// Loads records for replay while there is room; `true` when some were.
@@ -30,16 +31,12 @@ impl Applier {
         loop {
             let wanted = self.group.inner.lock().node.wants_load();
             let Some(seq) = wanted else {
-                if any {
-                    self.loader = None;
-                }
                 return any;
             };
             match self.load_from(seq) {
                 Ok(0) => return any,
                 Ok(_) => any = true,
                 Err(e) => {
-                    self.loader = None;
                     self.group.fail(crate::refuse::Refusal::new(
                         e,
                         format_args!(
@@ -54,18 +51,18 @@ impl Applier {
         }
     }
 
-    fn cursor(&mut self) -> Result<&mut Cursor> {
-        if self.loader.is_none() {
-            let uuid = self.group.identity().uuid;
-            self.loader = Some(Cursor::new(&self.group.srl, uuid)?);
-        }
-        self.loader.as_mut().ok_or(ENOMEM)
+    /// Returns the cursor, and what else replay works with.
+    fn cursor(&mut self) -> Result<(&mut Cursor, &mut SyncIo)> {
+        let cursor = self.loader.as_mut().ok_or(EINVAL)?;
+        // A secondary has the group's uuid from its first primary.
+        cursor.set_group(self.group.identity().uuid);
+        Ok((cursor, &mut self.io))
     }
 
     /// Loads the rest of the batch that holds `seq`; how many records were taken. 0: memory is short now.
     fn load_from(&mut self, seq: Seq) -> Result<usize> {
         let group = self.group.clone();
-        let cursor = self.cursor()?;
+        let (cursor, _) = self.cursor()?;
         cursor.seek(&group, seq).map_err(error)?;
         let mut n = 0;
         for (record, bytes) in cursor.records().filter(|(r, _)| r.seq >= seq) {
@@ -74,7 +71,7 @@ impl Applier {
                     let Some(buf) = to_pages(&group, bytes) else {
                         return Ok(n);
                     };
-                    Some(Arc::new(buf, GFP_KERNEL)?)
+                    Some(buf.share())
                 }
                 Op::Discard | Op::WriteZeroes | Op::Marker => None,
             };
@@ -141,7 +138,6 @@ impl Applier {
             return false;
         };
         if let Err(e) = self.replay_batch(replay) {
-            self.loader = None;
             loop {
                 let failed = {
                     let mut inner = self.group.inner.lock();
@@ -160,7 +156,7 @@ impl Applier {
 
     fn replay_batch(&mut self, replay: Replay) -> Result {
         let group = self.group.clone();
-        let cursor = self.cursor()?;
+        let (cursor, io) = self.cursor()?;
         cursor.seek(&group, replay.from).map_err(error)?;
         let mut upto = replay.from;
         let wanted = |r: &Record| r.seq >= replay.from && r.seq <= replay.upto;
@@ -171,7 +167,7 @@ impl Applier {
                 replays.then(|| inner.volume(record.range.volume)).flatten()
             };
             if let Some(volume) = volume {
-                if write_one(&volume, &record, bytes).is_err() {
+                if write_one(io, &volume, &record, bytes).is_err() {
                     group.fail_volume(&volume, "replay", "I/O error");
                 }
             }
@@ -190,15 +186,15 @@ fn error(e: NoBatch) -> Error {
 }
 
 /// Writes one record to a data device. May sleep.
-fn write_one(volume: &Volume, record: &Record, bytes: &[u8]) -> Result {
-    let sector = record.range.sector.0;
+fn write_one(io: &mut SyncIo, volume: &Volume, record: &Record, bytes: &[u8]) -> Result {
+    let (dev, sector) = (&volume.data, record.range.sector.0);
     let sectors = u64::from(record.range.sectors);
     match record.op {
-        Op::Write => volume.data.write_sync(sector, bytes, Flags::NONE),
-        Op::WriteZeroes => volume.data.zeroout_sync(sector, sectors, record.no_unmap),
+        Op::Write => io.write(dev, sector, bytes, Flags::NONE),
+        Op::WriteZeroes => io.zeroout(dev, sector, sectors, record.no_unmap),
         Op::Discard => {
             // Undefined content needs no device that can discard.
-            let _ = volume.data.discard_sync(sector, sectors);
+            let _ = io.discard(dev, sector, sectors);
             Ok(())
         }
         Op::Marker => Ok(()),

@@ -9,11 +9,10 @@
 //! of that volume queue behind it.
 
 use super::{
-    inner::{Phase, Taken},
+    inner::{Attached, Phase, Taken},
     Group,
 };
 use crate::volume::Volume;
-use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     node::{phase::Read, volumes::State, Role},
     units::{Range, Sector},
@@ -22,12 +21,11 @@ use replicate_linux::{
     bio::is_plugged,
     dm::{BioList, BioOp, MapOutcome, MappedBio},
     errno::BlkStatus,
-    gfp::NoioScope,
-    pages::PageBuf,
+    pages::SharedBuf,
 };
 
 /// The payload of a write, copied and summed.
-type Payload = Option<(Arc<PageBuf>, u32)>;
+type Payload = Option<(SharedBuf, u32)>;
 
 impl Group {
     /// A bio arrives from device-mapper. Process context; never sleeps.
@@ -57,14 +55,11 @@ impl Group {
                 return MapOutcome::SUBMITTED;
             }
             let open = inner.is_open(volume) && inner.node.has_room(bio.bytes() as u32).is_ok();
-            if let Some(entry) = inner.entry(volume) {
-                if !open || !entry.deferred.is_empty() {
-                    entry.deferred.push(bio);
-                    drop(inner);
-                    self.stats.stalls.add(1);
-                    self.log_wake.notify();
-                    return MapOutcome::SUBMITTED;
-                }
+            let waits = |entry: &mut Attached| !open || !entry.deferred.is_empty();
+            if inner.entry(volume).is_some_and(waits) {
+                drop(inner);
+                self.defer(volume, bio);
+                return MapOutcome::SUBMITTED;
             }
         }
         match self.copy(&bio) {
@@ -82,10 +77,7 @@ impl Group {
         let mut buf = self.pool.try_take(bio.bytes())?;
         bio.copy_to(&mut buf, 0).ok()?;
         let crc = buf.crc32c(0, 0, bio.bytes()).ok()?;
-        // A small object; in a NOIO scope the allocation cannot come back to this device.
-        let _noio = NoioScope::enter();
-        let buf = Arc::new(buf, GFP_NOWAIT).ok()?;
-        Some(Some((buf, crc)))
+        Some(Some((buf.share(), crc)))
     }
 
     fn enter(&self, volume: &Volume, bio: MappedBio, payload: Payload) {
@@ -130,19 +122,14 @@ impl Group {
 
     /// Puts a bio on its volume's list; the log worker continues it.
     pub(crate) fn defer(&self, volume: &Volume, bio: MappedBio) {
-        self.stats.stalls.add(1);
-        let mut inner = self.inner.lock();
-        match inner.entry(volume) {
-            Some(entry) => {
-                entry.deferred.push(bio);
-                drop(inner);
+        let deferred = self.inner.lock().defer(volume, bio, false);
+        match deferred {
+            Ok(()) => {
+                self.stats.stalls.add(1);
+                self.log_wake.notify();
             }
-            None => {
-                drop(inner);
-                bio.end(BlkStatus::IOERR);
-            }
+            Err((bio, status)) => bio.end(status),
         }
-        self.log_wake.notify();
     }
 
     fn map_flush(&self, volume: &Volume, bio: MappedBio) -> MapOutcome {
@@ -197,9 +184,19 @@ impl Group {
                 drop(inner);
                 return bio.remap(&volume.data, sector);
             }
+            // A secondary that has not met its primary yet has no record of this volume: what is on the data device
+            // is all that there is. Whoever looks (blkid, when the device appears) need not wait for the peer.
+            State::Waiting if volume.id().is_none() && inner.node.role() == Role::Secondary => {
+                drop(inner);
+                return bio.remap(&volume.data, sector);
+            }
             State::Absent | State::Waiting | State::Replaying | State::Failed => {}
         }
         match inner.entry(volume) {
+            Some(entry) if entry.requeues => {
+                drop(inner);
+                bio.end(BlkStatus::DM_REQUEUE);
+            }
             Some(entry) => {
                 entry.reads.push(bio);
                 drop(inner);

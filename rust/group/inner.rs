@@ -29,7 +29,7 @@ use replicate_linux::{
     dm::{BioList, BioOp, MappedBio},
     errno::BlkStatus,
     event::Event,
-    pages::PageBuf,
+    pages::SharedBuf,
 };
 
 /// Reads that may be overlaid at a time; more wait in their entry.
@@ -45,6 +45,22 @@ pub(crate) struct Attached {
     pub(crate) deferred: BioList,
     /// Reads that wait for a pin, or for the volume to become active.
     pub(crate) reads: BioList,
+    /// A noflush suspend is under way: what would have to wait goes back to device-mapper instead, until it has
+    /// taken the device over. Not only what waits when it begins: `map()` goes on for a while, and the log worker
+    /// may hold a bio that finds no room.
+    pub(crate) requeues: bool,
+}
+
+impl Attached {
+    /// A volume of which nothing waits.
+    pub(crate) fn new(volume: Arc<Volume>) -> Attached {
+        Attached {
+            volume,
+            deferred: BioList::new(),
+            reads: BioList::new(),
+            requeues: false,
+        }
+    }
 }
 
 /// A read that will be overlaid with what memory held when it was submitted.
@@ -65,6 +81,8 @@ pub(crate) struct SenderWaker {
     pub(crate) wake: Arc<Event>,
     /// Newest record sent.
     pub(crate) sent: Seq,
+    /// First record that it wants to find in memory.
+    pub(crate) wants: Seq,
 }
 
 /// Flushes that wait for a commit point.
@@ -81,7 +99,7 @@ pub(crate) struct Inner {
     /// Which epoch a seq belongs to: the lineage, where the log worker can see it.
     pub(crate) epochs: EpochTable,
     /// Payload of each record in the window, by the window's index.
-    pub(crate) payloads: Fixed<Option<Arc<PageBuf>>>,
+    pub(crate) payloads: Fixed<Option<SharedBuf>>,
     /// Bio of each record that is not completed, by the window's index.
     pub(crate) bios: Fixed<Option<MappedBio>>,
     /// Attached volumes.
@@ -129,6 +147,28 @@ impl Inner {
         let _ = self.free_batches.push(free, GFP_NOWAIT);
     }
 
+    /// Puts a write or flush on its volume's list, at the front where `first`. What cannot wait comes back with the
+    /// status to end it with, without the lock.
+    pub(crate) fn defer(
+        &mut self,
+        volume: &Volume,
+        bio: MappedBio,
+        first: bool,
+    ) -> Result<(), (MappedBio, BlkStatus)> {
+        match self.entry(volume) {
+            Some(entry) if entry.requeues => Err((bio, BlkStatus::DM_REQUEUE)),
+            Some(entry) if first => {
+                entry.deferred.push_front(bio);
+                Ok(())
+            }
+            Some(entry) => {
+                entry.deferred.push(bio);
+                Ok(())
+            }
+            None => Err((bio, BlkStatus::IOERR)),
+        }
+    }
+
     /// The entry of a volume.
     pub(crate) fn entry(&mut self, volume: &Volume) -> Option<&mut Attached> {
         self.attached
@@ -163,7 +203,7 @@ impl Inner {
         &mut self,
         volume: &Volume,
         bio: MappedBio,
-        payload: Option<(Arc<PageBuf>, u32)>,
+        payload: Option<(SharedBuf, u32)>,
     ) -> Taken {
         if volume.state() == State::Failed
             || self.phase == Phase::Failed
@@ -308,13 +348,13 @@ impl Inner {
     }
 
     /// The payload of `seq`, which must be in the window.
-    pub(crate) fn payload(&self, seq: Seq) -> Option<Arc<PageBuf>> {
+    pub(crate) fn payload(&self, seq: Seq) -> Option<SharedBuf> {
         let i = self.node.window.index(seq);
         self.payloads.as_ref().get(i)?.clone()
     }
 
     /// A record with its payload, if both are in memory.
-    pub(crate) fn held(&self, seq: Seq) -> Option<(Record, Option<Arc<PageBuf>>)> {
+    pub(crate) fn held(&self, seq: Seq) -> Option<(Record, Option<SharedBuf>)> {
         let record = self.node.window.get(seq)?.record;
         let payload = self.payload(seq);
         if payload.is_none() && record.payload_bytes() > 0 {
@@ -324,7 +364,7 @@ impl Inner {
     }
 
     /// Keeps the payload of a record that arrived from a peer or was read back.
-    pub(crate) fn keep(&mut self, seq: Seq, payload: Option<Arc<PageBuf>>) {
+    pub(crate) fn keep(&mut self, seq: Seq, payload: Option<SharedBuf>) {
         let i = self.node.window.index(seq);
         if let Some(p) = self.payloads.as_mut().get_mut(i) {
             *p = payload;
@@ -337,7 +377,7 @@ impl Inner {
         owner: &Inbound,
         epoch: EpochId,
         record: Record,
-        payload: Option<Arc<PageBuf>>,
+        payload: Option<SharedBuf>,
     ) -> Result<Placed, Refused> {
         let placed = self.node.receive(owner, &self.epochs, epoch, record)?;
         if matches!(placed, Placed::InOrder | Placed::Early) {
@@ -347,8 +387,9 @@ impl Inner {
         Ok(placed)
     }
 
-    /// Drops from memory what nobody needs there; `keep_from`: lowest seq that senders still want.
-    pub(crate) fn retire(&mut self, keep_from: Seq) {
+    /// Drops from memory what nobody needs there, as many records as `out` has room for, which takes their payloads:
+    /// they are freed without the lock. `keep_from`: lowest seq that senders still want. `true`: there may be more.
+    pub(crate) fn retire(&mut self, keep_from: Seq, out: &mut KVec<SharedBuf>) -> bool {
         let pinned = self
             .pins
             .as_ref()
@@ -358,12 +399,19 @@ impl Inner {
             .min()
             .unwrap_or(Seq(u64::MAX));
         let from = self.node.window.base();
-        let to = self.node.retire(keep_from.min(pinned));
+        let room = (out.capacity() - out.len()) as u64;
+        let end = from.plus(1 + room);
+        let to = self.node.retire(keep_from.min(pinned).min(end));
         let mut seq = from.next();
         while seq <= to {
-            self.keep(seq, None);
+            let i = self.node.window.index(seq);
+            if let Some(payload) = self.payloads.as_mut().get_mut(i).and_then(Option::take) {
+                // Cannot fail: no more were retired than there is room for.
+                let _ = out.push_within_capacity(payload);
+            }
             seq = seq.next();
         }
+        to.next() == end
     }
 
     /// The session of `link` begins: what arrived early in the former one goes, with its payloads.
@@ -422,7 +470,7 @@ impl Inner {
         &self,
         pin: &Pin,
         after: Seq,
-    ) -> Option<(Record, Option<Arc<PageBuf>>)> {
+    ) -> Option<(Record, Option<SharedBuf>)> {
         let window = &self.node.window;
         let seq = window.oldest_visible(&pin.range, pin.applied.max(after), pin.head)?;
         let record = window.get(seq)?.record;

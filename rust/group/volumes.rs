@@ -22,8 +22,10 @@ use replicate_core::{
     units::VolumeId,
 };
 use replicate_linux::{
+    clock,
     dm::{BioList, TableHandle},
-    errno::BlkStatus, //
+    errno::BlkStatus,
+    event::FOREVER,
 };
 
 /// What is said of a volume whose data lies on the disk of the SRL.
@@ -107,14 +109,9 @@ impl Group {
                     None => false,
                 },
                 None => {
-                    inner.attached.push(
-                        Attached {
-                            volume: volume.clone(),
-                            deferred: BioList::new(),
-                            reads: BioList::new(),
-                        },
-                        GFP_NOWAIT,
-                    )?;
+                    inner
+                        .attached
+                        .push(Attached::new(volume.clone()), GFP_NOWAIT)?;
                     false
                 }
             };
@@ -293,10 +290,12 @@ impl Group {
         Some(entry.volume.clone())
     }
 
-    /// Ends the bios of `volume` that have no seq, so that a noflush suspend can end. Does not sleep.
+    /// Gives the bios of `volume` that have no seq back to device-mapper, and those that come until
+    /// [`Self::requeue_ends`], so that a noflush suspend can end. Does not sleep.
     pub(crate) fn requeue(&self, volume: &Volume) {
         let mut out = BioList::new();
         if let Some(entry) = self.inner.lock().entry(volume) {
+            entry.requeues = true;
             out.append(&mut entry.deferred);
             out.append(&mut entry.reads);
         }
@@ -305,9 +304,20 @@ impl Group {
         }
     }
 
+    /// Device-mapper has stopped the device, or does not any more: bios may wait again. Does not sleep.
+    pub(crate) fn requeue_ends(&self, volume: &Volume) {
+        if let Some(entry) = self.inner.lock().entry(volume) {
+            entry.requeues = false;
+        }
+        self.log_wake.notify();
+    }
+
     /// Suspends `volume`: every write that completed is on its data device and flushed when this returns, so that
     /// a snapshot taken below is right. Device-mapper has ended all bios before. May sleep.
-    pub(crate) fn drain(&self, volume: &Volume) {
+    ///
+    /// A noflush suspend promises no such thing and must end, whatever the log's device does: it waits for
+    /// `limit_ms` at most. What the data device lacks then is replayed when the volume is resumed.
+    pub(crate) fn drain(&self, volume: &Volume, limit_ms: u32) {
         let target = self.inner.lock().node.head();
         let done = || {
             let mut inner = self.inner.lock();
@@ -319,17 +329,22 @@ impl Group {
             }
             drained || !inner.phase.applies()
         };
+        let start = clock::monotonic_ns();
+        let late = || {
+            let spent = clock::monotonic_ns().saturating_sub(start);
+            limit_ms != FOREVER && spent >= u64::from(limit_ms) * 1_000_000
+        };
         // Nothing is being written then, and what was is made durable: who is not there any more is not flushed by
         // a checkpoint. A replica stands still between two rounds while one of its devices is suspended.
         let _still = loop {
-            while !done() {
+            while !done() && !late() {
                 self.log_wake.notify();
                 self.apply_wake.notify();
                 self.moved.wait_until_always(20, done);
             }
             let still = self.pause.hold();
             // A device that failed until then may have taken this one back.
-            if done() {
+            if done() || late() {
                 break still;
             }
         };

@@ -41,7 +41,7 @@ void *replicate_helper_sk_swap_data_ready(struct sock *sk, void *callback)
 {
 	void *old = sk->sk_data_ready;
 
-	sk->sk_data_ready = callback;
+	WRITE_ONCE(sk->sk_data_ready, callback);
 	return old;
 }
 
@@ -49,7 +49,7 @@ void *replicate_helper_sk_swap_state_change(struct sock *sk, void *callback)
 {
 	void *old = sk->sk_state_change;
 
-	sk->sk_state_change = callback;
+	WRITE_ONCE(sk->sk_state_change, callback);
 	return old;
 }
 
@@ -57,7 +57,7 @@ void *replicate_helper_sk_swap_write_space(struct sock *sk, void *callback)
 {
 	void *old = sk->sk_write_space;
 
-	sk->sk_write_space = callback;
+	WRITE_ONCE(sk->sk_write_space, callback);
 	return old;
 }
 
@@ -81,6 +81,19 @@ void replicate_helper_sk_set_io_path(struct sock *sk)
 {
 	sk->sk_allocation = GFP_NOIO;
 	sk->sk_use_task_frag = false;
+}
+
+void replicate_helper_sk_set_memalloc(struct sock *sk)
+{
+	sk_set_memalloc(sk);
+}
+
+/* What the socket has taken from the reserves is settled with its lock held. */
+void replicate_helper_sk_clear_memalloc(struct sock *sk)
+{
+	lock_sock(sk);
+	sk_clear_memalloc(sk);
+	release_sock(sk);
 }
 
 /* True once there is room again; re-arms the report. */

@@ -15,6 +15,11 @@ bool replicate_helper_should_stop(void)
 	return (current->flags & PF_KTHREAD) && kthread_should_stop();
 }
 
+bool replicate_helper_is_kthread(void)
+{
+	return current->flags & PF_KTHREAD;
+}
+
 struct task_struct *replicate_helper_current(void)
 {
 	return current;

@@ -21,13 +21,15 @@ use replicate_core::{
 use replicate_linux::{
     clock,
     net::{Part, Stream},
-    pages::PageBuf,
+    pages::{PageBuf, SharedBuf},
 };
 
 /// Messages in one go at most.
 const MAX_ITEMS: usize = 64;
 /// Payload bytes in one go at most (one largest record may exceed it).
 const MAX_BYTES: usize = 1 << 20;
+/// Bytes of payloads that a connection may hold: sent, and not acknowledged by the peer's TCP.
+const MAX_PINNED: usize = 4 << 20;
 /// Room for one largest control message and a go of records.
 const HEADS: usize = HEADER_BYTES + MAX_CONTROL as usize + MAX_ITEMS * DATA_MESSAGE_HEAD_BYTES;
 
@@ -268,7 +270,7 @@ impl Inbox {
 struct Item {
     from: usize,
     to: usize,
-    data: Option<Arc<PageBuf>>,
+    data: Option<SharedBuf>,
     len: usize,
 }
 
@@ -322,6 +324,20 @@ impl Outbox {
         self.done = 0;
     }
 
+    /// The connection holds so much of the pool that no more may be put into it now.
+    pub(crate) fn holds_too_much(&self) -> bool {
+        self.stream
+            .as_ref()
+            .is_some_and(|s| s.unacked() >= MAX_PINNED)
+    }
+
+    /// The connection holds more than a few small messages.
+    pub(crate) fn holds_much(&self) -> bool {
+        self.stream
+            .as_ref()
+            .is_some_and(|s| s.unacked() > HEADER_BYTES + MAX_CONTROL as usize)
+    }
+
     /// Nothing waits to go out.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -337,7 +353,7 @@ impl Outbox {
     /// Puts in a message that `encode` writes, with the payload that follows it.
     pub(crate) fn push(
         &mut self,
-        data: Option<Arc<PageBuf>>,
+        data: Option<SharedBuf>,
         encode: impl FnOnce(&mut [u8]) -> Result<usize, WireError>,
     ) -> Result<(), SessionError> {
         let room = self.heads.get_mut(self.used..).unwrap_or_default();

@@ -122,7 +122,7 @@ impl Listeners {
             pending: KVec::new(),
             told_ns: 0,
         };
-        let thread = Thread::spawn(c"dmrepl-listen", move |stop| acceptor.run(stop))?;
+        let thread = Thread::spawn_noio(c"dmrepl-listen", move |stop| acceptor.run(stop))?;
         inner.push(
             Entry {
                 address: link.local,

@@ -138,7 +138,6 @@ impl Link {
                 connected: Flag::new(false),
                 closing: Flag::new(false),
                 sync_over: Flag::new(false),
-                wants: Atomic::new(u64::MAX),
                 last_rx_ns: Atomic::new(0),
                 rtt_us: Atomic::new(0),
                 sent: Atomic::new(0),

@@ -12,17 +12,17 @@ use crate::{
     refuse::Refusal,
     srl::{cursor::Cursor, reader::NoBatch},
 };
-use kernel::{prelude::*, sync::Arc};
+use kernel::prelude::*;
 use replicate_core::{
     log::format::MAX_BATCH_RECORDS,
     node::Log,
     session::meet::Why,
     units::{Chain, Record, Seq},
 };
-use replicate_linux::pages::PageBuf;
+use replicate_linux::pages::SharedBuf;
 
 /// A record with its payload.
-pub(crate) type Held = (Record, Option<Arc<PageBuf>>);
+pub(crate) type Held = (Record, Option<SharedBuf>);
 
 /// See the module.
 pub(crate) struct ReadBack {
@@ -70,12 +70,10 @@ impl ReadBack {
                 let Some(mut buf) = group.pool.try_take(bytes.len()) else {
                     return Ok(());
                 };
-                let put = buf.write_at(0, bytes);
-                let shared = put.ok().and_then(|()| Arc::new(buf, GFP_KERNEL).ok());
-                if shared.is_none() {
+                if buf.write_at(0, bytes).is_err() {
                     return Ok(());
                 }
-                shared
+                Some(buf.share())
             };
             if self.ready.push_within_capacity((record, payload)).is_err() {
                 return Ok(());

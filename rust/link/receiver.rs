@@ -13,10 +13,7 @@ use crate::{
     refuse::Text,
 };
 use core::convert::Infallible;
-use kernel::{
-    prelude::*,
-    sync::{atomic::Relaxed, Arc},
-};
+use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
     group::Volume,
     node::{
@@ -37,7 +34,10 @@ use replicate_core::{
         Code, Header, Message, RegionCopy,
     },
 };
-use replicate_linux::{clock, pages::PageBuf};
+use replicate_linux::{
+    clock,
+    pages::{PageBuf, SharedBuf},
+};
 
 /// Messages taken before they are acknowledged.
 const RX_BATCH: u32 = 256;
@@ -60,7 +60,7 @@ struct Pending {
     got: usize,
     buf: Option<PageBuf>,
     /// Its data is here and right.
-    whole: Option<Arc<PageBuf>>,
+    whole: Option<SharedBuf>,
     since_ns: u64,
 }
 
@@ -314,7 +314,7 @@ impl Worker {
                 self.corrupt(s, &p)?;
                 return Ok(true);
             }
-            p.whole = Some(Arc::new(buf, GFP_KERNEL).map_err(|_| SessionError::no_memory())?);
+            p.whole = Some(buf.share());
         }
         let done = match p.what {
             What::Record(r, epoch) => {

@@ -14,10 +14,7 @@ use super::{
 };
 use crate::{group::inner::Inner, reason::Reason};
 use core::convert::Infallible;
-use kernel::{
-    prelude::*,
-    sync::{atomic::Relaxed, Arc},
-};
+use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
     group::{Mode, SyncKind, Volume},
     node::links::LinkId,
@@ -34,7 +31,7 @@ use replicate_core::{
         Code, Envelope, Message, RegionCopy, SyncStart, WireError,
     },
 };
-use replicate_linux::{clock, event::FOREVER, pages::PageBuf};
+use replicate_linux::{clock, event::FOREVER, pages::SharedBuf};
 use zerocopy::little_endian::U16;
 
 /// How long to wait for memory, or for a device, before looking again.
@@ -42,7 +39,7 @@ const RETRY_MS: u32 = 5;
 
 /// A region that was read and waits to be sent.
 struct Read {
-    buf: Option<Arc<PageBuf>>,
+    buf: Option<SharedBuf>,
     crc: u32,
 }
 
@@ -91,18 +88,22 @@ impl Session {
 impl Worker {
     /// Runs the session until it ends.
     pub(super) fn stream(&mut self, s: &mut Session) -> Result<Infallible, SessionError> {
+        // Needed when writers wait for this link and memory is short: it is made before they wait.
         if let Some(back) = &mut self.back {
             back.forget();
+        } else if self.group.srl.ring_bytes().is_some() {
+            self.back = Some(ReadBack::new(&self.group).map_err(|_| SessionError::no_memory())?);
         }
-        self.wants(s.sender.next_seq());
+        self.show_sent(s);
         loop {
             self.interrupted()?;
             self.take_acks(s)?;
             // What is still going out must be gone before more is put behind it: then look again.
             let mut filled = Filled::Go;
-            if self.tx.is_empty() {
+            if self.tx.holds_too_much() {
+                filled = Filled::Short;
+            } else if self.tx.is_empty() {
                 filled = self.fill(s)?;
-                self.wants(s.sender.next_seq());
                 self.show_sent(s);
             }
             let gone = self.tx.flush(&self.link.stats)?;
@@ -174,6 +175,7 @@ impl Worker {
         let mut inner = self.group.inner.lock();
         if let Some(sender) = inner.senders.iter_mut().find(|s| s.id == self.link.id) {
             sender.sent = sent;
+            sender.wants = s.sender.next_seq();
         }
     }
 
@@ -302,9 +304,6 @@ impl Worker {
     }
 
     fn look_back(&mut self, seq: Seq) -> Result<Option<Held>, SessionError> {
-        if self.back.is_none() {
-            self.back = Some(ReadBack::new(&self.group).map_err(|_| SessionError::no_memory())?);
-        }
         match &mut self.back {
             Some(back) => back.get(&self.group, seq),
             None => Ok(None),
@@ -358,7 +357,7 @@ impl Worker {
     #[inline(never)]
     fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, SessionError> {
         let bytes = item.range.bytes().0 as usize;
-        let Some(mut buf) = self.group.pool.try_take(bytes) else {
+        let Some(buf) = self.group.pool.try_take(bytes) else {
             return Ok(false);
         };
         let volume = self.group.inner.lock().volume(item.range.volume);
@@ -369,9 +368,9 @@ impl Worker {
             ));
         };
         s.sender.copy_begins();
-        volume
-            .data
-            .read_buf_sync(item.range.sector.0, &mut buf, 0, bytes)
+        let buf = self
+            .io
+            .read_buf(&volume.data, item.range.sector.0, buf, bytes)
             .map_err(|e| {
                 SessionError::closed(
                     Reason::DataFailed,
@@ -393,7 +392,7 @@ impl Worker {
         s.read = Some(match crc {
             None => Read { buf: None, crc: 0 },
             Some(crc) => Read {
-                buf: Some(Arc::new(buf, GFP_KERNEL).map_err(|_| SessionError::no_memory())?),
+                buf: Some(buf.share()),
                 crc,
             },
         });

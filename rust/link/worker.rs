@@ -34,18 +34,23 @@ use replicate_core::{
         state::{self, backoff_ms, State},
         SessionId,
     },
-    units::{Position, Seq},
+    units::{Position, Seq, MAX_RECORD_BYTES},
     wire::{self, Code, Envelope, Header, Kind, Message},
 };
 use replicate_linux::{
+    bio::SyncIo,
     clock,
     event::{Event as Wake, FOREVER},
     kthread::{should_stop, StopToken},
     net::Stream,
+    pages::PAGE_BYTES,
 };
 
 /// A peer that refuses, or needs a sync, is asked again so often.
 const SLOW_MS: u32 = 5000;
+
+/// Page ranges of a region.
+const REGION_PAGES: usize = MAX_RECORD_BYTES as usize / PAGE_BYTES;
 
 /// The thread's own things. See the module.
 pub(crate) struct Worker {
@@ -57,6 +62,10 @@ pub(crate) struct Worker {
     pub(crate) wake: Arc<Wake>,
     /// Reads the log back for a peer that is far behind; made when it is first needed.
     pub(crate) back: Option<ReadBack>,
+    /// For the event that the session's link left in-sync.
+    left_sync: Option<event::Reserved>,
+    /// Reads regions for a synchronisation.
+    pub(crate) io: SyncIo,
     /// The session, if one stands.
     pub(crate) session: Option<SessionId>,
     attempts: u32,
@@ -70,6 +79,8 @@ impl Worker {
             tx: Outbox::new()?,
             wake: link.wake.clone(),
             back: None,
+            left_sync: None,
+            io: SyncIo::new(REGION_PAGES, 0)?,
             session: None,
             attempts: 0,
             group,
@@ -146,6 +157,8 @@ impl Worker {
 
     /// Messages may flow: the peer has proven itself.
     pub(crate) fn framed(&mut self, stream: &Arc<Stream>, from: group::Role) {
+        // Not before: what strangers send may not touch the system's last pages.
+        stream.set_memalloc();
         self.rx.open(stream.clone(), from);
         self.tx.open(stream.clone());
     }
@@ -155,6 +168,9 @@ impl Worker {
         self.session = Some(session);
         self.rx.begin_session(session);
         self.attempts = 0;
+        if self.left_sync.is_none() {
+            self.left_sync = event::Reserved::new().ok();
+        }
         let there = {
             let mut inner = self.group.inner.lock();
             inner.senders.retain(|s| s.id != self.link.id);
@@ -162,6 +178,7 @@ impl Worker {
                 id: self.link.id,
                 wake: self.wake.clone(),
                 sent: Seq::NONE,
+                wants: Seq(u64::MAX),
             };
             inner.senders.push_within_capacity(sender).is_ok()
         };
@@ -302,7 +319,12 @@ impl Worker {
         let had_session = self.session.take().is_some();
         self.link.set_stream(None);
         if let Some(stream) = self.rx.stream.take() {
-            stream.shutdown();
+            if ended.tell.is_some() && !self.tx.holds_much() {
+                stream.shutdown();
+            } else {
+                // Nobody reads it any more: it would hold pages of the pool until TCP gives up.
+                stream.abort();
+            }
         }
         self.tx.close();
         self.wake = self.link.wake.clone();
@@ -321,7 +343,8 @@ impl Worker {
                 .is_some_and(|p| p.in_sync)
         };
         if was_in_sync {
-            event::link(
+            event::link_with(
+                self.left_sync.take(),
                 &self.group,
                 &self.link,
                 Event::LeftSync,
@@ -336,7 +359,6 @@ impl Worker {
             inner.node.inbound_ended(self.link.id);
             inner.senders.retain(|s| s.id != self.link.id);
         }
-        self.link.wants.store(u64::MAX, Relaxed);
         self.group.log_wake.notify();
         self.group.moved.notify();
         self.show(&ended, proven);
@@ -421,10 +443,5 @@ impl Worker {
             Code::Protocol,
             format_args!("connection dropped: {kind} where it makes no sense"),
         )
-    }
-
-    /// First record that the sender still wants in memory.
-    pub(crate) fn wants(&self, seq: Seq) {
-        self.link.wants.store(seq.0, Relaxed);
     }
 }

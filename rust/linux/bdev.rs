@@ -6,12 +6,7 @@
 //! Opening, closing and everything named `..._sync`: process context that may wait for I/O; never
 //! from `map()` and never below a lock that I/O needs. The questions: any context.
 
-use crate::{
-    bindings as raw,
-    bio::{self, Flags},
-    errno::EOPNOTSUPP,
-    pages::{PageBuf, PAGE_BYTES},
-};
+use crate::{bindings as raw, bio, pages::PAGE_BYTES};
 use core::{fmt, ptr::NonNull};
 use kernel::{
     bindings,
@@ -275,13 +270,14 @@ impl BlockDevice {
         unsafe { bindings::invalidate_bdev(self.as_ptr()) };
     }
 
-    /// Reads `data.len()` bytes, a multiple of the logical block size, into any memory.
+    /// Reads `data.len()` bytes, a multiple of the logical block size, into any memory, by way of a page that it
+    /// allocates.
     pub fn read_sync(&self, sector: u64, data: &mut [u8]) -> Result {
-        let bounce = Page::alloc_page(GFP_NOWAIT).or_else(|_| Page::alloc_page(noio()))?;
+        let bounce = Page::alloc_page(GFP_NOWAIT).or_else(|_| Page::alloc_page(GFP_KERNEL))?;
         let mut at = sector;
         for chunk in data.chunks_mut(PAGE_BYTES) {
-            let range = [(bounce.as_ptr(), 0, chunk.len())];
-            bio::rw_sync(self, bindings::req_op_REQ_OP_READ, at, &range)?;
+            let range = (bounce.as_ptr(), chunk.len());
+            bio::rw_sync(self, bindings::req_op_REQ_OP_READ, at, Some(range))?;
             // SAFETY: A page is larger than the chunk; nobody else uses it.
             unsafe { bounce.read_raw(chunk.as_mut_ptr(), 0, chunk.len()) }?;
             at = at.checked_add(sectors(chunk.len())?).ok_or(EINVAL)?;
@@ -289,86 +285,10 @@ impl BlockDevice {
         Ok(())
     }
 
-    /// Writes `data`, whose length is a multiple of the logical block size, from any memory. With
-    /// `preflush` the flush comes before the first byte, with `fua` all is durable on return.
-    pub fn write_sync(&self, sector: u64, data: &[u8], flags: Flags) -> Result {
-        let bounce = Page::alloc_page(GFP_NOWAIT).or_else(|_| Page::alloc_page(noio()))?;
-        let mut at = sector;
-        let mut opf = bindings::req_op_REQ_OP_WRITE | flags.bits();
-        for chunk in data.chunks(PAGE_BYTES) {
-            // SAFETY: A page is larger than the chunk; nobody else uses it.
-            unsafe { bounce.write_raw(chunk.as_ptr(), 0, chunk.len()) }?;
-            bio::rw_sync(self, opf, at, &[(bounce.as_ptr(), 0, chunk.len())])?;
-            // One flush before the first chunk is one before all.
-            opf &= !raw::REQ_PREFLUSH;
-            at = at.checked_add(sectors(chunk.len())?).ok_or(EINVAL)?;
-        }
-        Ok(())
-    }
-
-    /// Reads `len` bytes into a buffer. `offset` and `len` are multiples of 512.
-    pub fn read_buf_sync(
-        &self,
-        sector: u64,
-        buf: &mut PageBuf,
-        offset: usize,
-        len: usize,
-    ) -> Result {
-        bio::rw_buf_sync(self, bindings::req_op_REQ_OP_READ, sector, buf, offset, len)
-    }
-
-    /// Writes `len` bytes of a buffer. `offset` and `len` are multiples of 512.
-    pub fn write_buf_sync(
-        &self,
-        sector: u64,
-        buf: &PageBuf,
-        offset: usize,
-        len: usize,
-        flags: Flags,
-    ) -> Result {
-        let opf = bindings::req_op_REQ_OP_WRITE | flags.bits();
-        bio::rw_buf_sync(self, opf, sector, buf, offset, len)
-    }
-
-    /// Makes all writes durable that completed before the call.
+    /// Makes all writes durable that completed before the call. Allocates nothing.
     pub fn flush_sync(&self) -> Result {
         let opf = bindings::req_op_REQ_OP_WRITE | raw::REQ_PREFLUSH;
-        bio::rw_sync(self, opf, 0, &[])
-    }
-
-    /// Makes a range read as zeros: by the device if it can, by writing zeros otherwise. With
-    /// `no_unmap` the blocks stay allocated.
-    pub fn zeroout_sync(&self, sector: u64, sectors: u64, no_unmap: bool) -> Result {
-        let flags = if no_unmap {
-            bindings::BLKDEV_ZERO_NOUNMAP
-        } else {
-            0
-        };
-        // SAFETY: As in `nr_sectors()`; process context.
-        to_result(unsafe {
-            bindings::blkdev_issue_zeroout(
-                self.as_ptr(),
-                sector,
-                sectors,
-                raw::GFP_MASK_NOIO,
-                flags,
-            )
-        })
-    }
-
-    /// Tells the device that a range is not needed any more.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP` if the device has no discard.
-    pub fn discard_sync(&self, sector: u64, sectors: u64) -> Result {
-        if self.max_discard_sectors() == 0 {
-            return Err(EOPNOTSUPP);
-        }
-        // SAFETY: As in `nr_sectors()`; process context.
-        to_result(unsafe {
-            bindings::blkdev_issue_discard(self.as_ptr(), sector, sectors, raw::GFP_MASK_NOIO)
-        })
+        bio::rw_sync(self, opf, 0, None)
     }
 }
 
@@ -388,11 +308,6 @@ impl Drop for BlockDevice {
     }
 }
 
-/// Flags for an allocation that may sleep; the caller is on the I/O path, see [`crate::gfp`].
-fn noio() -> kernel::alloc::Flags {
-    GFP_KERNEL
-}
-
 fn sectors(bytes: usize) -> Result<u64> {
     if bytes % SECTOR_BYTES != 0 {
         return Err(EINVAL);
@@ -403,7 +318,10 @@ fn sectors(bytes: usize) -> Result<u64> {
 #[kunit_tests(replicate_linux_bdev)]
 mod tests {
     use super::*;
-    use crate::pages::PagePool;
+    use crate::{
+        bio::{Flags, Segment, SyncIo},
+        pages::PagePool,
+    };
     use kernel::str::CString;
 
     /// The RAM disk that the test kernel has.
@@ -437,25 +355,39 @@ mod tests {
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = (i * 7 + i / 512) as u8;
         }
-        dev.write_sync(16, &out, Flags::PREFLUSH_FUA)?;
+        let mut io = SyncIo::new(64, 3 * PAGE_BYTES)?;
+        io.write(&dev, 16, &out, Flags::PREFLUSH_FUA)?;
         dev.flush_sync()?;
         let mut back = KVec::from_elem(0u8, 3 * PAGE_BYTES, GFP_KERNEL)?;
         dev.read_sync(16, &mut back)?;
         assert!(*out == *back);
+        // In parts: the buffer is smaller.
+        let mut small = SyncIo::new(0, PAGE_BYTES)?;
+        back.fill(0);
+        small.read(&dev, 16, &mut back)?;
+        assert!(*out == *back);
+        let end = dev.nr_sectors();
+        assert!(small.read(&dev, end, &mut back).is_err());
+        small.read(&dev, 16, &mut back)?;
 
         let pool = PagePool::new(0, 512, None)?;
         let mut buf = pool.try_take(64 * PAGE_BYTES).ok_or(ENOMEM)?;
         buf.zero_range(0, 64 * PAGE_BYTES)?;
-        dev.read_buf_sync(16, &mut buf, 512, 3 * PAGE_BYTES)?;
-        buf.read_at(512, &mut back)?;
+        buf = io.read_buf(&dev, 16, buf, 3 * PAGE_BYTES)?;
+        buf.read_at(0, &mut back)?;
         assert!(*out == *back);
-        dev.write_buf_sync(1024, &buf, 0, 64 * PAGE_BYTES, Flags::NONE)?;
-        let mut all = pool.try_take(64 * PAGE_BYTES).ok_or(ENOMEM)?;
-        dev.read_buf_sync(1024, &mut all, 0, 64 * PAGE_BYTES)?;
+        let whole = Segment {
+            buf: &buf,
+            offset: 0,
+            len: buf.len(),
+        };
+        io.write_buf(&dev, 1024, whole, Flags::NONE)?;
+        let all = pool.try_take(64 * PAGE_BYTES).ok_or(ENOMEM)?;
+        let all = io.read_buf(&dev, 1024, all, 64 * PAGE_BYTES)?;
         let len = 64 * PAGE_BYTES;
         assert_eq!(all.crc32c(0, 0, len)?, buf.crc32c(0, 0, len)?);
 
-        dev.zeroout_sync(16, 8, true)?;
+        io.zeroout(&dev, 16, 8, true)?;
         dev.read_sync(16, &mut back)?;
         assert!(back.iter().take(4096).all(|b| *b == 0));
         assert!(back.iter().skip(4096).eq(out.iter().skip(4096)));

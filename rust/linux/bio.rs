@@ -5,6 +5,7 @@
 //! * [`IoUnit`]: a preallocated object that carries one operation of up to some megabytes, and is
 //!   used again and again. Submitting it allocates nothing of ours and never fails: what goes wrong
 //!   comes back like any other result.
+//! * [`SyncIo`]: the same, waited for.
 //! * [`CompletionQueue`]: where finished units arrive. The end of an I/O, possibly in a hard
 //!   interrupt, takes no lock, allocates nothing and logs nothing: it counts, pushes the unit on a
 //!   lock-free list, and notifies an [`Event`](crate::event::Event).
@@ -26,7 +27,8 @@ mod unit;
 pub use loaded::Loaded;
 pub(crate) use queue::IrqList;
 pub use queue::{CompletionQueue, Finished};
-pub(crate) use sync::{rw_buf_sync, rw_sync};
+pub(crate) use sync::rw_sync;
+pub use sync::SyncIo;
 pub use unit::{Done, IoUnit};
 
 pub use crate::pages::Segment;

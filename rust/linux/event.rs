@@ -2,9 +2,10 @@
 
 //! A wake-up call that anyone may make, from any context, and that process context waits for.
 //!
-//! [`Event::notify`] sets a sticky flag and wakes all who wait, so a call is never lost. Waits are
-//! `TASK_IDLE`: they count neither as load nor as a hung task, and end early when the calling
-//! kthread is asked to stop (not those named `..._always`).
+//! [`Event::notify`] sets a sticky flag and wakes all who wait, so a call is never lost. Waits of
+//! kthreads are `TASK_IDLE`: they count neither as load nor as a hung task, and end early when the
+//! kthread is asked to stop (not those named `..._always`). What a user's process waits for is
+//! `TASK_UNINTERRUPTIBLE`, so that it is seen when it takes too long, or killable.
 
 use crate::{bindings as raw, clock, kthread};
 use kernel::{
@@ -129,6 +130,11 @@ impl Event {
     ) -> Wake {
         // SAFETY: A debugging aid without requirements.
         unsafe { raw::might_sleep() };
+        let state = if state == raw::TASK_STATE_IDLE && !kthread::is_kthread() {
+            raw::TASK_STATE_UNINTERRUPTIBLE
+        } else {
+            state
+        };
         let end =
             clock::monotonic_ns().saturating_add(u64::from(timeout_ms).saturating_mul(1_000_000));
         let entry = Opaque::<bindings::wait_queue_entry>::uninit();

@@ -38,6 +38,37 @@ impl Drop for NoioScope {
     }
 }
 
+/// While alive, allocations of the current task never look for memory to free, and may use the system's last
+/// pages. For short stretches on the way of what frees memory. Scopes nest.
+///
+/// # Invariants
+///
+/// `flags` was returned by `memalloc_noreclaim_save()` on this task.
+pub(crate) struct NoreclaimScope {
+    flags: c_uint,
+    _not_send: NotThreadSafe,
+}
+
+impl NoreclaimScope {
+    /// Enters the scope.
+    #[must_use]
+    pub(crate) fn enter() -> Self {
+        // INVARIANT: The flags come from `memalloc_noreclaim_save()`, and `Self` is not `Send`.
+        Self {
+            // SAFETY: No requirements.
+            flags: unsafe { raw::memalloc_noreclaim_save() },
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for NoreclaimScope {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, `flags` were saved on this task.
+        unsafe { raw::memalloc_noreclaim_restore(self.flags) };
+    }
+}
+
 #[kunit_tests(replicate_linux_gfp)]
 mod tests {
     use super::*;

@@ -15,6 +15,12 @@ pub fn should_stop() -> bool {
     unsafe { raw::should_stop() }
 }
 
+/// Whether a kernel thread calls, and not a user's process in the kernel.
+pub(crate) fn is_kthread() -> bool {
+    // SAFETY: No requirements.
+    unsafe { raw::is_kthread() }
+}
+
 /// Lets the thread ask whether it should stop.
 pub struct StopToken {
     _not_send: NotThreadSafe,

@@ -3,23 +3,38 @@
 //! Bounded memory for payloads: a pool of pages, and buffers made of them.
 //!
 //! A pool has a reserve that is allocated up front, and grows up to its maximum without waiting.
-//! Taking a buffer is all or nothing and never sleeps, so `map()` can do it. A page goes back to
-//! the pool only if nobody else holds it: one that is still in flight to a device, or sits in a
-//! socket, is let go and replaced later, so a page that comes out of the pool is never written to
-//! while an old user still reads it.
+//! Taking a buffer is all or nothing and never sleeps, so `map()` can do it. A page is used again
+//! only if nobody else holds it, so that it is never written to while an old user still reads it.
+//! One that is still in flight to a device, or sits in a socket, is *lent*: it counts as used until
+//! it was let go. So the reserve never shrinks, and what sockets hold is bounded like all else.
 //!
 //! Process context (the pool's spinlock is not interrupt-safe). Lock order: innermost.
 
 mod buf;
+mod shared;
 
 pub use buf::{PageBuf, Segment, MAX_BUF_BYTES};
+pub use shared::SharedBuf;
 
 use crate::{bindings as raw, event::Event};
 use core::ptr::NonNull;
-use kernel::{bindings, new_spinlock, prelude::*, sync::Arc, sync::SpinLock};
+use kernel::{
+    bindings, new_spinlock,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc, SpinLock,
+    },
+};
+use shared::{new_seat, Seat};
 
 /// Bytes in a page.
 pub const PAGE_BYTES: usize = kernel::page::PAGE_SIZE;
+
+/// Lent pages that are looked at by whoever asks how many are in use.
+const REAP: usize = 64;
+/// Lent pages that are looked at when there are none for a buffer.
+const REAP_SHORT: usize = 1024;
 
 /// One page, and a reference on it.
 ///
@@ -70,10 +85,49 @@ impl Drop for OwnedPage {
 struct Inner {
     /// Pages that nobody uses; its capacity is the maximum of the pool.
     free: KVVec<OwnedPage>,
-    /// Pages in buffers, with those that hold the buffers' page lists.
+    /// Pages in buffers, with those that hold the buffers' page lists, and those that are lent.
     in_use: usize,
+    /// Pages of buffers that are gone, which somebody else still holds. Capacity as `free`.
+    lent: KVVec<OwnedPage>,
+    /// Where the search for those that were let go continues.
+    look_at: usize,
+    /// Seats that nobody uses; its capacity is the reserve.
+    seats: KVVec<Seat>,
+    seats_in_use: usize,
     /// Limit on `in_use`; may be lowered below it while running.
     max: usize,
+}
+
+impl Inner {
+    /// A page that nobody else holds is not in use any more. What comes back is not needed.
+    fn put(&mut self, page: OwnedPage, reserve: usize) -> Option<OwnedPage> {
+        self.in_use = self.in_use.saturating_sub(1);
+        if self.free.len() + self.in_use < reserve {
+            self.free.push_within_capacity(page).err().map(|e| e.0)
+        } else {
+            Some(page)
+        }
+    }
+
+    /// Looks at `n` lent pages, and takes back those that were let go.
+    fn reap(&mut self, n: usize, reserve: usize) {
+        for _ in 0..n {
+            if self.look_at >= self.lent.len() {
+                self.look_at = 0;
+            }
+            match self.lent.get(self.look_at) {
+                None => return,
+                Some(page) if page.is_unshared() => {
+                    let last = self.lent.len() - 1;
+                    self.lent.swap(self.look_at, last);
+                    if let Some(page) = self.lent.pop() {
+                        drop(self.put(page, reserve));
+                    }
+                }
+                Some(_) => self.look_at += 1,
+            }
+        }
+    }
 }
 
 /// See the [module documentation](self).
@@ -85,6 +139,8 @@ pub struct PagePool {
     /// `max` as given at the start: what `free` has room for.
     ceiling: usize,
     returned: Option<Arc<Event>>,
+    /// A buffer was not to be had since this was last asked.
+    short: Atomic<i32>,
 }
 
 impl PagePool {
@@ -104,6 +160,11 @@ impl PagePool {
         }
         let inner = Inner {
             free: KVVec::with_capacity(max_pages, GFP_KERNEL)?,
+            lent: KVVec::with_capacity(max_pages, GFP_KERNEL)?,
+            look_at: 0,
+            // No buffer is without a page.
+            seats: KVVec::with_capacity(reserve_pages, GFP_KERNEL)?,
+            seats_in_use: 0,
             in_use: 0,
             max: max_pages,
         };
@@ -113,10 +174,20 @@ impl PagePool {
                 reserve: reserve_pages,
                 ceiling: max_pages,
                 returned,
+                short: Atomic::new(0),
             }),
             GFP_KERNEL,
         )?;
-        pool.fill(raw::GFP_MASK_KERNEL)?;
+        for _ in 0..reserve_pages {
+            let page = OwnedPage::new(raw::GFP_MASK_KERNEL).ok_or(ENOMEM)?;
+            let seat = new_seat(GFP_KERNEL).ok_or(ENOMEM)?;
+            let mut inner = pool.inner.lock();
+            let page = inner.free.push_within_capacity(page);
+            let seat = inner.seats.push_within_capacity(seat);
+            // Cannot fail: there is room for the reserve. Dropped without the lock, if it could.
+            drop(inner);
+            drop((page, seat));
+        }
         Ok(pool)
     }
 
@@ -133,33 +204,23 @@ impl PagePool {
         Ok(())
     }
 
-    /// Allocates what is missing from the reserve, because pages were let go. May sleep
-    /// (`GFP_NOIO`); not needed for correctness, call it now and then from a worker.
-    pub fn refill(&self) -> Result {
-        self.fill(raw::GFP_MASK_NOIO)
-    }
-
-    fn fill(&self, gfp: bindings::gfp_t) -> Result {
-        loop {
-            {
-                let inner = self.inner.lock();
-                if inner.free.len() + inner.in_use >= self.reserve {
-                    return Ok(());
-                }
-            }
-            let page = OwnedPage::new(gfp).ok_or(ENOMEM)?;
-            // There may be no room any more: then the page is dropped, outside of the lock.
-            let _rest = self.inner.lock().free.push_within_capacity(page);
-        }
-    }
-
     /// Takes a buffer of `bytes` bytes, or nothing at all. Never sleeps. The contents are
     /// undefined until written.
     ///
     /// Returns `None` if the pool is at its maximum or the system is short of memory, and for
     /// `bytes` of 0 or above [`MAX_BUF_BYTES`].
     pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<PageBuf> {
-        PageBuf::take(self, bytes)
+        let taken = PageBuf::take(self, bytes);
+        if taken.is_none() {
+            self.short.store(1, Relaxed);
+        }
+        taken
+    }
+
+    /// Whether a buffer was not to be had since this was last asked: the maximum is reached, or the system has no
+    /// memory. Then the owner should give buffers back that it only keeps to be faster.
+    pub fn take_short(&self) -> bool {
+        self.short.load(Relaxed) != 0 && self.short.xchg(0, Full) != 0
     }
 
     /// Reserves `want` pages and gives each to `put`. All or nothing: on failure those that were
@@ -168,9 +229,12 @@ impl PagePool {
         let mut got = 0;
         {
             let mut inner = self.inner.lock();
-            let Some(in_use) = inner.in_use.checked_add(want) else {
-                return false;
-            };
+            // More than are lent by a buffer as large as this one: none is forgotten.
+            inner.reap(want.saturating_mul(2), self.reserve);
+            if inner.in_use.saturating_add(want) > inner.max {
+                inner.reap(REAP_SHORT, self.reserve);
+            }
+            let in_use = inner.in_use.saturating_add(want);
             if in_use > inner.max {
                 return false;
             }
@@ -200,14 +264,41 @@ impl PagePool {
             // What does not go on the list is dropped after the lock is released.
             let _rest = {
                 let mut inner = self.inner.lock();
-                inner.in_use = inner.in_use.saturating_sub(1);
-                if page.is_unshared() && inner.free.len() + inner.in_use < self.reserve {
-                    inner.free.push_within_capacity(page).err().map(|e| e.0)
+                if page.is_unshared() {
+                    inner.put(page, self.reserve)
                 } else {
-                    Some(page)
+                    // Cannot fail: `in_use`, of which these are a part, is bounded by the capacity.
+                    inner.lent.push_within_capacity(page).err().map(|e| e.0)
                 }
             };
         }
+    }
+
+    /// Takes memory for a shared buffer. Never sleeps.
+    fn take_seat(&self) -> Option<Seat> {
+        let kept = {
+            let mut inner = self.inner.lock();
+            inner.seats_in_use += 1;
+            inner.seats.pop()
+        };
+        let seat = kept.or_else(|| new_seat(GFP_NOWAIT | __GFP_NOWARN));
+        if seat.is_none() {
+            self.inner.lock().seats_in_use -= 1;
+        }
+        seat
+    }
+
+    fn give_seat_back(&self, seat: Seat) {
+        // What is not kept is freed after the lock is released.
+        let _rest = {
+            let mut inner = self.inner.lock();
+            inner.seats_in_use = inner.seats_in_use.saturating_sub(1);
+            if inner.seats.len() + inner.seats_in_use < self.reserve {
+                inner.seats.push_within_capacity(seat).err().map(|e| e.0)
+            } else {
+                Some(seat)
+            }
+        };
     }
 
     fn tell_returned(&self) {
@@ -216,9 +307,17 @@ impl PagePool {
         }
     }
 
-    /// Pages in buffers now.
+    /// Pages in buffers now, and those that a socket or a device still holds: each call looks whether some of these
+    /// were let go.
     pub fn in_use(&self) -> usize {
-        self.inner.lock().in_use
+        let mut inner = self.inner.lock();
+        inner.reap(REAP, self.reserve);
+        inner.in_use
+    }
+
+    /// Pages of buffers that are gone, which a socket or a device still held when they were last looked at.
+    pub fn lent(&self) -> usize {
+        self.inner.lock().lent.len()
     }
 
     /// The most pages that may be in buffers.
@@ -267,21 +366,39 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_someone_holds_does_not_return() -> Result {
+    fn a_page_that_someone_holds_returns_when_it_is_let_go() -> Result {
         let pool = PagePool::new(1, 1, None)?;
         let buf = pool.try_take(PAGE_BYTES).ok_or(ENOMEM)?;
         let page = buf.segment_pages(0, 1, |page, _, _| page).ok_or(EINVAL)?;
         // SAFETY: The buffer holds the page.
         unsafe { raw::get_page(page) };
         drop(buf);
-        assert_eq!(pool.allocated(), 0);
-        pool.refill()?;
-        assert_eq!(pool.allocated(), 1);
-        let again = pool.try_take(1).ok_or(ENOMEM)?;
-        let other = again.segment_pages(0, 1, |page, _, _| page).ok_or(EINVAL)?;
-        assert!(page != other);
+        assert_eq!((pool.allocated(), pool.in_use(), pool.lent()), (1, 1, 1));
+        // Not even the system's memory replaces it: what others hold is bounded.
+        assert!(pool.try_take(1).is_none());
         // SAFETY: Gives back the reference taken above.
         unsafe { raw::put_page(page) };
+        let again = pool.try_take(1).ok_or(ENOMEM)?;
+        let same = again.segment_pages(0, 1, |page, _, _| page).ok_or(EINVAL)?;
+        assert!(page == same);
+        assert_eq!(pool.lent(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_shared_buffer_returns_with_its_last_user() -> Result {
+        let pool = PagePool::new(2, 2, None)?;
+        for _ in 0..3 {
+            let mut buf = pool.try_take(PAGE_BYTES).ok_or(ENOMEM)?;
+            buf.write_at(0, b"123456789")?;
+            let one = buf.share();
+            let other = one.clone();
+            drop(one);
+            assert_eq!(pool.in_use(), 1);
+            assert_eq!(other.crc32c(0, 0, 9)?, 0xe306_9283);
+            drop(other);
+            assert_eq!(pool.in_use(), 0);
+        }
         Ok(())
     }
 

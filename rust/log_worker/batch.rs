@@ -27,14 +27,14 @@ use replicate_core::{
 use replicate_linux::{
     bio::{CompletionQueue, Flags, IoUnit, Segment},
     event::Event,
-    pages::{PageBuf, PagePool},
+    pages::{PageBuf, PagePool, SharedBuf},
 };
 
 /// Everything that one log write needs beside its bios.
 pub(crate) struct BatchIo {
     descriptor: PageBuf,
     bytes: KVVec<u8>,
-    payloads: KVec<Arc<PageBuf>>,
+    payloads: KVec<SharedBuf>,
     records: KVec<Record>,
 }
 

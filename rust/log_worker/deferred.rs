@@ -103,21 +103,14 @@ impl LogWorker {
 
     /// Puts a bio back in front of its list.
     fn defer_front(&self, volume: &Volume, bio: MappedBio) {
-        let mut inner = self.group.inner.lock();
-        match inner.entry(volume) {
-            Some(entry) => {
-                let mut rest = core::mem::take(&mut entry.deferred);
-                entry.deferred.push(bio);
-                entry.deferred.append(&mut rest);
-                if inner.wants_space {
-                    drop(inner);
-                    self.group.apply_wake.notify();
-                }
-            }
-            None => {
-                drop(inner);
-                bio.end(BlkStatus::IOERR);
-            }
+        let (deferred, wants_space) = {
+            let mut inner = self.group.inner.lock();
+            (inner.defer(volume, bio, true), inner.wants_space)
+        };
+        match deferred {
+            Ok(()) if wants_space => self.group.apply_wake.notify(),
+            Ok(()) => {}
+            Err((bio, status)) => bio.end(status),
         }
     }
 

@@ -52,10 +52,9 @@ impl LogWorker {
                     bio.read_then(&volume.data, sector, pin as u64, &self.reads);
                 }
                 None => {
+                    // The lock was held since it was taken off: the entry is there, and takes it back.
                     if let Some(entry) = inner.attached.get_mut(i) {
-                        let mut rest = core::mem::take(&mut entry.reads);
-                        entry.reads.push(bio);
-                        entry.reads.append(&mut rest);
+                        entry.reads.push_front(bio);
                     }
                     return false;
                 }

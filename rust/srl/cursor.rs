@@ -43,6 +43,13 @@ impl Cursor {
         })
     }
 
+    /// Reads the log of this group from now on.
+    pub(crate) fn set_group(&mut self, uuid: GroupUuid) {
+        if self.reader.set_group(uuid) {
+            self.forget();
+        }
+    }
+
     /// Makes the batch that holds `seq` the loaded one. `NotThere`: the log does not hold it (any more). May sleep.
     pub(crate) fn seek(&mut self, group: &Group, seq: Seq) -> Result<(), NoBatch> {
         loop {

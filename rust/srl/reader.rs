@@ -16,7 +16,7 @@ use replicate_core::{
     },
     units::{Bytes, Chain, GroupUuid, Record, Seq},
 };
-use replicate_linux::digest::crc32c;
+use replicate_linux::{bio::SyncIo, digest::crc32c};
 
 /// Why there is no batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum NoBatch {
 }
 
 /// Bytes of a read.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 512 << 10;
 
 /// Bytes of the window: a largest batch, and what is read beyond it.
 const WINDOW_BYTES: usize = MAX_BATCH_BYTES as usize + READ_BYTES;
@@ -44,6 +44,7 @@ pub(crate) struct Reader {
     ring: Bytes,
     /// Offset and length of the batch.
     batch: Option<(Bytes, usize)>,
+    io: SyncIo,
 }
 
 impl Reader {
@@ -57,7 +58,13 @@ impl Reader {
             block: srl.block(),
             ring: srl.ring_bytes().ok_or(EINVAL)?,
             batch: None,
+            io: SyncIo::new(0, READ_BYTES)?,
         })
+    }
+
+    /// Accepts batches of this group from now on; `true` where it was another.
+    pub(super) fn set_group(&mut self, group: GroupUuid) -> bool {
+        core::mem::replace(&mut self.group, group) != group
     }
 
     /// Forgets what was read: the ring may have been written since.
@@ -116,7 +123,7 @@ impl Reader {
     fn read(&mut self, srl: &Srl, to: usize) -> Result {
         let at = self.start.plus(Bytes(self.valid as u64));
         let part = self.window.get_mut(self.valid..to).ok_or(EINVAL)?;
-        srl.dev().read_sync(srl.ring_sector(at), part)?;
+        self.io.read(srl.dev(), srl.ring_sector(at), part)?;
         self.valid = to;
         Ok(())
     }

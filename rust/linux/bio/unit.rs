@@ -201,8 +201,8 @@ impl<T: Send + 'static> IoUnit<T> {
     /// Makes a range read as zeros; with `no_unmap` its blocks stay allocated.
     ///
     /// Where the device cannot, zeros are written if the unit has room for that many pages; else
-    /// it ends with `NOTSUPP`: then use [`BlockDevice::zeroout_sync`]. A device that first says it
-    /// can may also end it with `NOTSUPP` or `TARGET`.
+    /// it ends with `NOTSUPP`. A device that first says it can may also end it with `NOTSUPP` or
+    /// `TARGET`: then use [`IoUnit::write_zero_pages`].
     #[allow(clippy::too_many_arguments)]
     pub fn write_zeroes(
         mut self,
@@ -223,6 +223,20 @@ impl<T: Send + 'static> IoUnit<T> {
             }
             self.inner().prepare_empty(dev, opf, sector, sectors)
         };
+        self.submit(dev, ready, tag, keep, queue);
+    }
+
+    /// Writes zeros, as far as the unit has room for that many pages; else it ends with `NOTSUPP`.
+    pub fn write_zero_pages(
+        mut self,
+        dev: &Arc<BlockDevice>,
+        sector: u64,
+        sectors: u64,
+        tag: u64,
+        keep: T,
+        queue: &CompletionQueue<T>,
+    ) {
+        let ready = self.inner().prepare_zero_pages(dev, sector, sectors);
         self.submit(dev, ready, tag, keep, queue);
     }
 

@@ -240,9 +240,10 @@ impl MappedBio {
     /// Sends it on to another device, where it completes by itself. From a worker.
     pub fn submit_to(self, dev: &BlockDevice, sector: u64) {
         self.aim(dev, sector);
+        // In the name of whoever sent it, not of this thread.
         // SAFETY: Ours, and aimed at an open device. dm keeps the data device open as long as a
-        // bio of the table has not ended.
-        unsafe { bindings::submit_bio_noacct(self.into_raw()) };
+        // bio of the table has not ended. That it is accounted already is seen there.
+        unsafe { raw::dm_submit_bio_remap(self.into_raw(), core::ptr::null_mut()) };
     }
 
     /// Sends it on to another device; once done there it comes back through `queue` with its
@@ -254,7 +255,7 @@ impl MappedBio {
         // SAFETY: The bio was ours, its data is initialised.
         unsafe { PerBio::send_back(bio, tag, queue) };
         // SAFETY: As in `submit_to()`.
-        unsafe { bindings::submit_bio_noacct(bio) };
+        unsafe { raw::dm_submit_bio_remap(bio, core::ptr::null_mut()) };
     }
 
     fn aim(&self, dev: &BlockDevice, sector: u64) {
@@ -341,6 +342,13 @@ impl BioList {
         // SAFETY: The bio was owned, and is on no list.
         unsafe { (*bio).bi_next = core::ptr::null_mut() };
         self.link(bio, bio, 1);
+    }
+
+    /// Adds to the front.
+    pub fn push_front(&mut self, bio: MappedBio) {
+        let mut rest = core::mem::take(self);
+        self.push(bio);
+        self.append(&mut rest);
     }
 
     fn link(&mut self, head: *mut bindings::bio, tail: *mut bindings::bio, len: usize) {

@@ -13,7 +13,7 @@ mod tests {
     use crate::{
         bdev::{BlockDevice, Holder, Mode},
         bindings as raw,
-        bio::{CompletionQueue, Flags, IoUnit, Segment},
+        bio::{CompletionQueue, Flags, IoUnit, Segment, SyncIo},
         dm::{
             features, Args, BioList, BioOp, BioQueue, Borrowed, Ctr, Instance, Limits, MapOutcome,
             MappedBio, StatusType, TableHandle, Target, TargetRegistration, Writer,
@@ -86,8 +86,12 @@ mod tests {
                 fua: bio.is_fua(),
                 preflush: false,
             };
-            self.dev
-                .write_buf_sync(bio.sector(), &buf, 0, bio.bytes(), flags)
+            let all = Segment {
+                buf: &buf,
+                offset: 0,
+                len: bio.bytes(),
+            };
+            SyncIo::new(64, 0)?.write_buf(&self.dev, bio.sector(), all, flags)
         }
     }
 
@@ -319,7 +323,7 @@ mod tests {
         let check = |ok: bool| if ok { Ok(()) } else { Err(EPIPE) };
         let mut data = [0u8; 512];
         check(dev.read_sync(0, &mut data) == Err(EIO))?;
-        check(dev.write_sync(0, &data, Flags::FUA) == Err(EIO))?;
+        check(SyncIo::new(1, 512)?.write(&dev, 0, &data, Flags::FUA) == Err(EIO))?;
         let pool = PagePool::new(0, 512, None)?;
         let queue = CompletionQueue::new(Event::new()?)?;
         let buf = pool.try_take(300 * 4096).ok_or(ENOMEM)?;
@@ -389,22 +393,28 @@ mod tests {
             out.write_at(at, &[(at / 128 * 11) as u8; 128])?;
             at += 128;
         }
-        top.write_buf_sync(66, &out, 0, len, Flags::PREFLUSH_FUA)?;
+        let mut io = SyncIo::new(64, 1024)?;
+        let all = Segment {
+            buf: &out,
+            offset: 0,
+            len,
+        };
+        io.write_buf(&top, 66, all, Flags::PREFLUSH_FUA)?;
         top.flush_sync()?;
-        let mut back = pool.try_take(len).ok_or(ENOMEM)?;
-        top.read_buf_sync(66, &mut back, 0, len)?;
+        let back = pool.try_take(len).ok_or(ENOMEM)?;
+        let back = io.read_buf(&top, 66, back, len)?;
         check(back.crc32c(0, 0, len)? == out.crc32c(0, 0, len)?)?;
 
         // The device below has it; only the overlay differs.
         let mut data = KVec::from_elem(1u8, 1024, GFP_KERNEL)?;
-        top.write_sync(OVERLAID, &data, Flags::NONE)?;
+        io.write(&top, OVERLAID, &data, Flags::NONE)?;
         top.read_sync(OVERLAID, &mut data)?;
         check(data.get(..3) == Some(&[0, 0, 0]))?;
         check(data.get(3..3 + MARK.len()) == Some(MARK))?;
         check(data.iter().skip(3 + MARK.len()).all(|b| *b == 1))?;
 
         check(top.read_sync(2048, &mut data).is_err())?;
-        check(top.zeroout_sync(0, 8, false).is_ok())?;
+        check(io.zeroout(&top, 0, 8, false).is_ok())?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Lists that user space asks for, sent in as many buffers as it takes.
 
 use super::{attr::Attrs, message::Message, request::message_attrs};
-use crate::bindings as raw;
+use crate::{bindings as raw, gfp::NoioScope};
 use core::marker::PhantomData;
 use kernel::{bindings, prelude::*};
 
@@ -130,6 +130,8 @@ pub unsafe fn dumpit(
         full: false,
         _alive: PhantomData,
     };
+    // As for a request: handlers take locks that I/O needs.
+    let _noio = NoioScope::enter();
     match handler(&mut dump) {
         Err(e) => e.to_errno(),
         // What is in the buffer is sent in both cases.

@@ -195,9 +195,10 @@ impl Own {
         seq: u32,
         family: *const raw::genl_family,
         cmd: u8,
+        gfp: bindings::gfp_t,
     ) -> Result<Self> {
         // SAFETY: Process context, as the callers demand.
-        let skb = unsafe { raw::genlmsg_new(capacity, raw::GFP_MASK_NOIO) };
+        let skb = unsafe { raw::genlmsg_new(capacity, gfp) };
         if skb.is_null() {
             return Err(ENOMEM);
         }
@@ -247,7 +248,7 @@ impl<'a> Reply<'a> {
             unsafe { ((*info).snd_portid, (*info).snd_seq, (*info).family) };
         Ok(Self {
             // SAFETY: The family of a request is registered.
-            own: unsafe { Own::new(capacity, portid, seq, family, cmd) }?,
+            own: unsafe { Own::new(capacity, portid, seq, family, cmd, raw::GFP_MASK_NOIO) }?,
             info,
             _request: PhantomData,
         })
@@ -281,23 +282,36 @@ pub struct Multicast<F: Family> {
     _family: PhantomData<F>,
 }
 
+// SAFETY: It owns the buffer that it points at; the family is one for all threads.
+unsafe impl<F: Family> Send for Multicast<F> {}
+
 impl<F: Family> Multicast<F> {
-    /// Starts a message of up to about `capacity` bytes. Process context. Only while the family is
-    /// registered.
+    /// Starts a message of up to about `capacity` bytes; fails rather than wait for memory. Process context. Only
+    /// while the family is registered.
     pub fn new(cmd: u8, capacity: usize) -> Result<Self> {
+        Self::with(cmd, capacity, raw::GFP_MASK_NOWAIT)
+    }
+
+    /// As [`Self::new`], but waits for memory: for one that is made long before it is sent.
+    pub fn reserve(cmd: u8, capacity: usize) -> Result<Self> {
+        Self::with(cmd, capacity, raw::GFP_MASK_NOIO)
+    }
+
+    fn with(cmd: u8, capacity: usize, gfp: bindings::gfp_t) -> Result<Self> {
         Ok(Self {
             // SAFETY: Valid per the trait.
-            own: unsafe { Own::new(capacity, 0, 0, raw_family::<F>(), cmd) }?,
+            own: unsafe { Own::new(capacity, 0, 0, raw_family::<F>(), cmd, gfp) }?,
             _family: PhantomData,
         })
     }
 
-    /// Sends it to the group of that index in the family. That nobody listens is no error.
+    /// Sends it to the group of that index in the family. That nobody listens is no error. The first listener needs
+    /// no memory; a further one for whom there is none learns that it missed something. Does not sleep.
     pub fn send(self, group: u32) -> Result {
         let skb = self.own.into_raw();
         // SAFETY: Valid per the trait; this takes the buffer.
         let code =
-            unsafe { raw::genlmsg_multicast(raw_family::<F>(), skb, group, raw::GFP_MASK_NOIO) };
+            unsafe { raw::genlmsg_multicast(raw_family::<F>(), skb, group, raw::GFP_MASK_NOWAIT) };
         match to_result(code) {
             Err(e) if e == ESRCH => Ok(()),
             other => other,

@@ -6,7 +6,7 @@ use super::{
     attr::{Attr, Attrs},
     message::Reply,
 };
-use crate::{bindings as raw, text::Writer};
+use crate::{bindings as raw, gfp::NoioScope, text::Writer};
 use core::{cell::UnsafeCell, fmt, marker::PhantomData};
 use kernel::{
     bindings,
@@ -202,7 +202,11 @@ pub unsafe fn doit(
     }
     // SAFETY: Per the caller.
     let mut request = unsafe { Request::new(info.cast::<raw::genl_info>()) };
-    let result = handler(&mut request);
+    let result = {
+        // Handlers take locks that I/O needs: no allocation below them may wait for I/O.
+        let _noio = NoioScope::enter();
+        handler(&mut request)
+    };
     // SAFETY: The handler has returned, and what it borrowed with it.
     unsafe { request.wipe() };
     from_result(|| result.map(|()| 0))

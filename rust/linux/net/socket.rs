@@ -5,7 +5,15 @@
 use super::addr::SocketAddr;
 use crate::{bindings as raw, errno::ENOTCONN, event::Event, gfp::NoioScope};
 use core::ptr::NonNull;
-use kernel::{bindings, error::to_result, prelude::*, sync::Arc};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc,
+    },
+};
 
 /// What the callbacks find, and what they replaced.
 struct Hook {
@@ -38,6 +46,7 @@ pub(super) struct Socket {
     sock: NonNull<bindings::socket>,
     hook: KBox<Hook>,
     defaults: Defaults,
+    memalloc: Atomic<i32>,
 }
 
 // SAFETY: A socket has its own lock.
@@ -141,6 +150,7 @@ impl Socket {
             sock: bare.into_inner(),
             hook,
             defaults: defaults.unwrap_or(found),
+            memalloc: Atomic::new(0),
         })
     }
 
@@ -189,6 +199,18 @@ impl Socket {
         SocketAddr::from_storage(&storage).ok_or(ENOTCONN)
     }
 
+    /// See [`super::Stream::set_memalloc`].
+    pub(super) fn set_memalloc(&self) {
+        if self.memalloc.xchg(1, Full) == 0 {
+            // SAFETY: Open by the type invariant; process context. Undone once, in `drop()`.
+            unsafe { raw::sk_set_memalloc(self.sk()) };
+        }
+    }
+
+    pub(super) fn is_memalloc(&self) -> bool {
+        self.memalloc.load(Relaxed) != 0
+    }
+
     /// Ends both directions; who waits is woken.
     pub(super) fn shutdown(&self) {
         let _noio = NoioScope::enter();
@@ -216,6 +238,10 @@ impl Drop for Socket {
         unsafe { raw::sk_swap_write_space(sk, self.defaults.write_space) };
         // SAFETY: Locked above.
         unsafe { raw::write_unlock_callbacks(sk) };
+        if self.is_memalloc() {
+            // SAFETY: As above; process context.
+            unsafe { raw::sk_clear_memalloc(sk) };
+        }
         drop(Bare(self.sock));
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     bindings as raw,
     errno::{ECONNABORTED, ECONNREFUSED, EINPROGRESS, ESHUTDOWN, ETIMEDOUT},
     event::{Event, Wake, FOREVER},
+    gfp::NoreclaimScope,
     pages::PageBuf,
 };
 use kernel::{bindings, error::to_result, prelude::*, sync::Arc};
@@ -119,6 +120,12 @@ impl Stream {
         let ms = c_int::try_from(ms).unwrap_or(c_int::MAX);
         // SAFETY: The socket is open.
         unsafe { raw::tcp_sock_set_user_timeout(self.socket.sk(), ms) };
+    }
+
+    /// Lets the connection use the system's last pages: what goes over it may be what frees memory. For peers that
+    /// are who they should be. Sleeps.
+    pub fn set_memalloc(&self) {
+        self.socket.set_memalloc();
     }
 
     /// Acknowledges what has arrived now, instead of waiting for something to carry it.
@@ -252,6 +259,8 @@ impl Stream {
         if more {
             msg.msg_flags |= bindings::MSG_MORE;
         }
+        // As nbd and nvme-tcp do: never wait for memory that this very message may be about to free.
+        let _noreclaim = self.socket.is_memalloc().then(NoreclaimScope::enter);
         // SAFETY: The socket is open; the message describes valid memory.
         let n = unsafe { bindings::sock_sendmsg(self.socket.as_ptr(), msg) };
         match to_result(n) {

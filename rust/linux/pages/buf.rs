@@ -5,7 +5,10 @@
 //! The list of a buffer's pages is kept in the buffer if it is short, and in one more page of the
 //! pool if it is long, so that making a buffer allocates nothing else.
 
-use super::{OwnedPage, PagePool, PAGE_BYTES};
+use super::{
+    shared::{Seat, SharedBuf},
+    OwnedPage, PagePool, PAGE_BYTES,
+};
 use crate::digest;
 use core::mem::MaybeUninit;
 use kernel::{bindings, prelude::*, sync::Arc};
@@ -50,7 +53,7 @@ enum List {
 /// # Invariants
 ///
 /// The first `pages` entries of `list` are initialised and owned by `self`. `len` is at most
-/// `pages * PAGE_BYTES`.
+/// `pages * PAGE_BYTES`. `seat` is there until the buffer is shared.
 pub struct PageBuf {
     list: List,
     pages: usize,
@@ -58,6 +61,8 @@ pub struct PageBuf {
     /// All pages were there: giving them back is news for those who wait for pages. What a failed
     /// attempt gives back is not, or a waiter that tries again would wake itself for ever.
     whole: bool,
+    /// For [`PageBuf::share`].
+    seat: Option<Seat>,
     pool: Arc<PagePool>,
 }
 
@@ -67,14 +72,19 @@ impl PageBuf {
             return None;
         }
         let want = bytes.div_ceil(PAGE_BYTES);
+        let seat = pool.take_seat()?;
         let list = if want <= INLINE_PAGES {
             List::Inline([const { MaybeUninit::uninit() }; INLINE_PAGES])
         } else {
             let mut page = None;
-            if !pool.take_pages(1, |p| page = Some(p)) {
-                return None;
+            pool.take_pages(1, |p| page = Some(p));
+            match page {
+                Some(page) => List::Page(page),
+                None => {
+                    pool.give_seat_back(seat);
+                    return None;
+                }
             }
-            List::Page(page?)
         };
         // INVARIANT: Nothing is listed yet.
         let mut buf = Self {
@@ -82,6 +92,7 @@ impl PageBuf {
             pages: 0,
             len: 0,
             whole: false,
+            seat: Some(seat),
             pool: pool.clone(),
         };
         // On failure the drop of `buf` gives back what it has got.
@@ -91,6 +102,20 @@ impl PageBuf {
         buf.len = bytes;
         buf.whole = true;
         Some(buf)
+    }
+
+    /// Shares the buffer, which does not change any more. Allocates nothing.
+    pub fn share(mut self) -> SharedBuf {
+        match self.seat.take() {
+            Some(seat) => SharedBuf::new(seat, self),
+            // SAFETY: By the type invariant, as a shared buffer is never given out by value.
+            None => unsafe { core::hint::unreachable_unchecked() },
+        }
+    }
+
+    /// The last user of a shared buffer has gone: gives all back, the seat too.
+    pub(super) fn give_back(mut self, seat: Seat) {
+        self.seat = Some(seat);
     }
 
     fn list(&self) -> *mut OwnedPage {
@@ -322,6 +347,9 @@ impl Drop for PageBuf {
         let none = List::Inline([const { MaybeUninit::uninit() }; INLINE_PAGES]);
         if let List::Page(page) = core::mem::replace(&mut self.list, none) {
             self.pool.give_back(core::iter::once(page));
+        }
+        if let Some(seat) = self.seat.take() {
+            self.pool.give_seat_back(seat);
         }
         if self.whole {
             self.pool.tell_returned();

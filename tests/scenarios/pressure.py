@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Who waits for whom: a host that is short of memory, and whose memory is freed through a volume; bios that wait while
+their device is suspended or removed; readers of a replica that no primary has filled."""
+
+from lab.lab import MIB
+
+from scenarios.basics import alone
+from scenarios.kit import pair
+from scenarios.kit.host import Host
+from scenarios.kit.pair import LINK, Pair
+
+# Of guests that are to be short of it, in MiB.
+MEMORY = 400
+# What is to go out to the swap device, in MiB; and at most so much is written for it.
+SWAPPED, FILL = 96, 600
+# Every so many pieces of what was written are read again.
+SAMPLE = 8
+
+
+def _swapped(host) -> int:
+    """MiB that lie on the swap device."""
+    return int(host.guest.sh("awk 'NR > 1 { print $4 }' /proc/swaps")) >> 10
+
+
+def _fill(host) -> int:
+    """Writes to a tmpfs until enough was swapped out; how many pieces of 1 MiB. They do not compress."""
+    host.guest.sh("mkdir -p /fill && mount -t tmpfs -o size=900m tmpfs /fill && "
+                  "dd if=/dev/urandom of=/tmp/piece bs=1M count=1 2>/dev/null")
+    for done in range(0, FILL, 16):
+        if _swapped(host) >= SWAPPED:
+            return done
+        host.guest.sh(f"for i in $(seq {done} {done + 15}); do cat /tmp/piece >/fill/$i || exit 1; done",
+                      timeout=90)
+    raise AssertionError(f"{FILL} MiB were written, and only {_swapped(host)} swapped out")
+
+
+def scenario_swap_on_a_volume(lab):
+    """A host swaps to a volume whose writers wait for the peer, and writes more to a tmpfs than it has memory."""
+    guests = pair.boot(lab, size=256 * MIB, srl=128 * MIB, memory=MEMORY)
+    p = Pair(guests, mode="received", link_options="--peer-timeout 30s").configure()
+    a = p.a
+    a.wait_in_sync()
+    a.guest.sh(f"mkswap {a.dev()} && swapon {a.dev()}")
+    pieces = _fill(a)
+    assert a.status()["state"] == "active"
+    print(f"note: {_swapped(a)} of {pieces} MiB swapped out; link {a.link()['state']}")
+    # What went out first comes back as it was.
+    a.guest.sh(f"for i in $(seq 0 {SAMPLE} {pieces - 1}); do cmp /tmp/piece /fill/$i || exit 1; done",
+               timeout=90)
+    a.guest.sh(f"umount /fill && swapoff {a.dev()}", timeout=60)
+    a.wait_link(LINK, "streaming")
+    p.same()
+
+
+scenario_swap_on_a_volume.guests = 0
+scenario_swap_on_a_volume.timeout = 400
+
+
+def scenario_noflush_suspend_while_writes_wait(lab):
+    """Writes wait for a link that does not answer, and come anew with each resume: noflush suspends end all the
+    same, and remove --force."""
+    guest = lab.hosts[0]
+    host = alone(guest)
+    # Known to the log, and not there after the boot: writers are held until it answers.
+    guest.sh("dmrepl link add db dr --local 127.0.0.1:7790 --peer 127.0.0.9:7790")
+    host.options = "--start-wait 600s"
+    host.reset()
+    assert host.status()["state"] == "holding", host.status()
+    # What is given back at a suspend is sent again at the resume, by a thread of device-mapper: while the next
+    # suspend begins.
+    writers = guest.spawn(f"fio --name=w --filename={host.dev()} --ioengine=libaio --iodepth=64 --direct=1 "
+                          "--rw=randrw --bs=4k --size=16m --time_based --runtime=600 2>&1")
+    guest.until("test $(cat /sys/block/dm-0/inflight | awk '{ print $1 + $2 }') -gt 32", timeout=60)
+    for _ in range(40):
+        guest.sh("dmsetup suspend --noflush db-data && dmsetup resume db-data", timeout=30)
+    assert writers.running(), writers.text
+    guest.sh("dmsetup remove --force db-data; ! dmsetup info db-data 2>/dev/null | grep -q replicate", timeout=30)
+    # Nothing is left but errors.
+    writers.wait(60)
+    assert "error" in writers.text.lower(), writers.text[-500:]
+    guest.until("dmsetup remove --retry db-data 2>/dev/null; ! dmsetup info db-data 2>/dev/null", timeout=60)
+    host.sh("dmrepl group del db")
+
+
+scenario_noflush_suspend_while_writes_wait.guests = 1
+
+
+def scenario_replica_without_a_primary_is_readable(lab):
+    """A secondary that has never met its primary: who looks at its device (udev, when it appears) need not wait."""
+    guest = lab.hosts[0]
+    guest.sh("dd if=/dev/urandom of=/dev/lab/data bs=4k count=4 oflag=direct 2>/dev/null")
+    host = Host(guest, "secondary")
+    host.load()
+    host.format()
+    host.group_add()
+    host.create()
+    assert host.volume()["state"] == "parked", host.volume()
+    guest.sh(f"timeout -s KILL 20 dd if={host.dev()} of=/tmp/read bs=4k count=4 iflag=direct 2>/dev/null && "
+             "dd if=/dev/lab/data of=/tmp/raw bs=4k count=4 iflag=direct 2>/dev/null && cmp /tmp/read /tmp/raw")
+    guest.fails(f"timeout -s KILL 20 dd if=/dev/zero of={host.dev()} bs=4k count=1 oflag=direct 2>&1")
+    host.down()
+
+
+scenario_replica_without_a_primary_is_readable.guests = 1
