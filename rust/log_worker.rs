@@ -83,9 +83,16 @@ impl LogWorker {
             self.group.log_wake.wait(ms);
         }
         // Whatever is in flight comes back before the queues go.
-        while self.group.log_io.queue.in_flight() > 0 {
+        loop {
+            let n = self.group.log_io.queue.in_flight();
             self.ended();
-            clock::sleep_ms(1);
+            if n == 0 {
+                break;
+            }
+            let queue = &self.group.log_io.queue;
+            self.group
+                .log_wake
+                .wait_until_always(10, || queue.in_flight() < n);
         }
     }
 

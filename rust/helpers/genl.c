@@ -48,11 +48,6 @@ int replicate_helper_genlmsg_multicast(struct genl_family *family, struct sk_buf
 	return genlmsg_multicast(family, skb, 0, group, flags);
 }
 
-bool replicate_helper_genl_has_listeners(struct genl_family *family, unsigned int group)
-{
-	return genl_has_listeners(family, &init_net, group);
-}
-
 void replicate_helper_nlmsg_free(struct sk_buff *skb)
 {
 	nlmsg_free(skb);

@@ -111,12 +111,6 @@ u32 replicate_helper_tcp_unacked(struct sock *sk)
 	return READ_ONCE(tcp_sk(sk)->write_seq) - READ_ONCE(tcp_sk(sk)->snd_una);
 }
 
-bool replicate_helper_tcp_readable(struct sock *sk)
-{
-	return tcp_inq(sk) > 0 || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) ||
-	       READ_ONCE(sk->sk_err);
-}
-
 /* As nvme-tcp does: our use of sockets must not be mixed up with other users' by lockdep. */
 void replicate_helper_sk_reclassify(struct sock *sk)
 {

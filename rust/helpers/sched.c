@@ -40,11 +40,6 @@ bool replicate_helper_fatal_signal_pending(void)
 	return fatal_signal_pending(current);
 }
 
-void replicate_helper_cond_resched(void)
-{
-	cond_resched();
-}
-
 void replicate_helper_might_sleep(void)
 {
 	might_sleep();

@@ -8,13 +8,7 @@
 
 use crate::{bindings as raw, bio, pages::PAGE_BYTES};
 use core::{fmt, ptr::NonNull};
-use kernel::{
-    bindings,
-    error::{from_err_ptr, to_result},
-    page::Page,
-    prelude::*,
-    sync::Arc,
-};
+use kernel::{bindings, error::from_err_ptr, page::Page, prelude::*, sync::Arc};
 
 /// Bytes in a sector, the unit of all positions on a device.
 pub const SECTOR_BYTES: usize = 512;
@@ -255,12 +249,6 @@ impl BlockDevice {
     pub fn same_disk(&self, other: &Self) -> bool {
         // SAFETY: Both devices are open, as in `nr_sectors()`; a device's disk does not change while it is open.
         unsafe { raw::bdev_same_disk(self.as_ptr(), other.as_ptr()) }
-    }
-
-    /// Writes dirty pages of the page cache of this device. Sleeps.
-    pub fn sync_cache(&self) -> Result {
-        // SAFETY: As in `nr_sectors()`; process context.
-        to_result(unsafe { bindings::sync_blockdev(self.as_ptr()) })
     }
 
     /// Drops the clean, unused pages of the page cache of this device: what was read through it

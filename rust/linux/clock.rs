@@ -37,12 +37,6 @@ pub fn sleep_ms(ms: u32) {
     }
 }
 
-/// Lets others run if they should. Process context; call it in long loops.
-pub fn cond_resched() {
-    // SAFETY: Process context, as this function demands.
-    unsafe { raw::cond_resched() };
-}
-
 #[kunit_tests(replicate_linux_clock)]
 mod tests {
     use super::*;

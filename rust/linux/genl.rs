@@ -138,10 +138,3 @@ impl<F: Family> Drop for Registration<F> {
         unsafe { raw::genl_unregister_family(raw_family::<F>()) };
     }
 }
-
-/// Whether anybody listens to a multicast group of the family, given by its index in the family.
-/// Any context; only while the family is registered.
-pub fn has_listeners<F: Family>(group: u32) -> bool {
-    // SAFETY: Valid per the trait.
-    unsafe { raw::genl_has_listeners(raw_family::<F>(), group) }
-}

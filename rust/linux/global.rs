@@ -21,7 +21,7 @@ const NEW: u32 = 0;
 const BUSY: u32 = 1;
 const READY: u32 = 2;
 
-/// Runs `init` if nobody did yet; when it returns, `init` has been run.
+/// Runs `init` if nobody did yet; when it returns, `init` has been run. May sleep.
 #[doc(hidden)]
 pub fn once(state: &Atomic<u32>, init: impl FnOnce()) {
     if state.load(Acquire) == READY {
@@ -32,8 +32,9 @@ pub fn once(state: &Atomic<u32>, init: impl FnOnce()) {
         state.store(READY, Release);
         return;
     }
+    // Another one is at it. A thread that spun here could keep it from the CPU.
     while state.load(Acquire) != READY {
-        clock::cond_resched();
+        clock::sleep_ms(1);
     }
 }
 

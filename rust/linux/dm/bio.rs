@@ -85,11 +85,6 @@ impl MappedBio {
         }
     }
 
-    /// Whether what completed before must be durable first.
-    pub fn is_preflush(&self) -> bool {
-        self.opf() & raw::REQ_PREFLUSH != 0
-    }
-
     /// Whether it must be durable when it completes.
     pub fn is_fua(&self) -> bool {
         self.opf() & raw::REQ_FUA != 0
@@ -98,11 +93,6 @@ impl MappedBio {
     /// Whether a write-zeroes must leave its blocks allocated.
     pub fn is_no_unmap(&self) -> bool {
         self.opf() & raw::REQ_NOUNMAP != 0
-    }
-
-    /// Whether it is a read-ahead, which may fail without harm.
-    pub fn is_read_ahead(&self) -> bool {
-        self.opf() & raw::REQ_RAHEAD != 0
     }
 
     /// First sector, counted from the start of the target.

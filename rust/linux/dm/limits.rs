@@ -37,16 +37,6 @@ impl<'a> Limits<'a> {
         self.0.max_discard_sectors = self.0.max_discard_sectors.min(sectors);
     }
 
-    /// Raises the unit of discards to at least `bytes`.
-    pub fn raise_discard_granularity(&mut self, bytes: u32) {
-        self.0.discard_granularity = self.0.discard_granularity.max(bytes);
-    }
-
-    /// The preferred size of an I/O in bytes.
-    pub fn set_io_opt(&mut self, bytes: u32) {
-        self.0.io_opt = bytes;
-    }
-
     /// Does not offer polled I/O, which asks the wrong device for completions.
     pub fn no_poll(&mut self) {
         self.0.features &= !raw::BLK_FEATURE_POLL;

@@ -146,11 +146,6 @@ impl<'a> Attr<'a> {
     pub fn nested(&self) -> Attrs<'a> {
         Attrs(self.bytes())
     }
-
-    /// Where the header is, for error reports.
-    pub(super) fn header(&self) -> *const u8 {
-        self.bytes.as_ptr()
-    }
 }
 
 #[kunit_tests(replicate_linux_genl_attr)]

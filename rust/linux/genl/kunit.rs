@@ -41,7 +41,7 @@ mod tests {
             return Err(request.fail_missing(A_NUMBER, format_args!("no number given")));
         };
         let Some(value) = number.u32() else {
-            return Err(request.fail_attr(ERANGE, &number, format_args!("not a number")));
+            return Err(request.fail(ERANGE, format_args!("not a number")));
         };
         let text = attrs.str(A_TEXT).ok_or(EINVAL)?;
         let mut reply = request.reply(CMD_ECHO, 256)?;
@@ -431,13 +431,11 @@ mod tests {
     fn events_reach_those_who_listen() -> Result {
         let _tables = make_tables()?;
         let registration = Registration::<TestFamily>::new()?;
-        let before = crate::genl::has_listeners::<TestFamily>(0);
         let unheard = Multicast::<TestFamily>::new(9, 128)?.send(0);
         let mut client = Client::new()?;
         // SAFETY: The family is registered.
         let first = unsafe { (*TestFamily::as_ptr().cast::<raw::genl_family>()).mcgrp_offset };
         client.option(bindings::NETLINK_ADD_MEMBERSHIP, i32::try_from(first)?)?;
-        let after = crate::genl::has_listeners::<TestFamily>(0);
         let mut event = Multicast::<TestFamily>::new(9, 128)?;
         event.str(A_TEXT, "it happened")?;
         drop(Multicast::<TestFamily>::new(9, 128)?);
@@ -451,9 +449,7 @@ mod tests {
         let nothing_more = client.recv().is_err();
         drop(client);
         drop(registration);
-        assert!(!before);
         assert!(unheard.is_ok());
-        assert!(after);
         assert!(heard);
         assert!(nothing_more);
         Ok(())

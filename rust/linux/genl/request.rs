@@ -2,17 +2,14 @@
 
 //! A request being handled, and how it is refused.
 
-use super::{
-    attr::{Attr, Attrs},
-    message::Reply,
-};
+use super::{attr::Attrs, message::Reply};
 use crate::{bindings as raw, gfp::NoioScope, text::Writer};
 use core::{cell::UnsafeCell, fmt, marker::PhantomData};
 use kernel::{
     bindings,
     error::from_result,
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
+    sync::atomic::{Acquire, Atomic, Relaxed, Release},
 };
 
 /// Room for a text that explains a refusal, NUL included.
@@ -21,22 +18,29 @@ const TEXT_BYTES: usize = 400;
 /// Texts that are being reported at the same time.
 const TEXTS: usize = 64;
 
-/// The C core has room for 79 characters; longer texts are kept here until it has sent them, which
-/// it does as soon as the handler has returned. The places are used in turn: one is overwritten too
-/// early only if that many other requests are refused in between, and then the text is another's,
-/// but still ends inside of the place, whose last byte is never written.
-struct Texts {
-    next: Atomic<i32>,
-    places: [UnsafeCell<[u8; TEXT_BYTES]>; TEXTS],
+/// Room for one text that is being reported.
+struct Place {
+    /// Somebody writes to it.
+    taken: Atomic<i32>,
+    text: UnsafeCell<[u8; TEXT_BYTES]>,
 }
 
-// SAFETY: Places are shared only as described above, as plain bytes.
-unsafe impl Sync for Texts {}
+// SAFETY: Only who has set `taken` accesses `text` from Rust, through a pointer. The C core reads it, too, maybe while it
+// is overwritten: it sees some bytes that end with the last one, which is never written.
+unsafe impl Sync for Place {}
 
-static LONG_TEXTS: Texts = Texts {
-    next: Atomic::new(0),
-    places: [const { UnsafeCell::new([0; TEXT_BYTES]) }; TEXTS],
-};
+/// The C core has room for 79 characters; longer texts are kept here until it has sent them, which
+/// it does as soon as the handler has returned. The places are used in turn: one is overwritten too
+/// early only if that many other requests are refused in between, and then the text is another's.
+static LONG_TEXTS: [Place; TEXTS] = [const {
+    Place {
+        taken: Atomic::new(0),
+        text: UnsafeCell::new([0; TEXT_BYTES]),
+    }
+}; TEXTS];
+
+/// The place to be used next.
+static NEXT_TEXT: Atomic<i32> = Atomic::new(0);
 
 /// A request being handled.
 ///
@@ -116,18 +120,6 @@ impl<'a> Request<'a> {
         error
     }
 
-    /// As [`Request::fail`]; also points at the attribute that is wrong.
-    pub fn fail_attr(&mut self, error: Error, attr: &Attr<'_>, text: fmt::Arguments<'_>) -> Error {
-        // SAFETY: By the type invariant.
-        let extack = unsafe { (*self.info).extack };
-        if !extack.is_null() {
-            // The C core only computes an offset of it, after checking that it is in the message.
-            // SAFETY: The report of a live request is ours.
-            unsafe { (*extack).bad_attr = attr.header().cast::<bindings::nlattr>() };
-        }
-        self.fail(error, text)
-    }
-
     /// As [`Request::fail`] with `EINVAL`; also names the attribute that is missing.
     pub fn fail_missing(&mut self, id: u16, text: fmt::Arguments<'_>) -> Error {
         // SAFETY: By the type invariant.
@@ -151,15 +143,21 @@ fn set_text(extack: &mut bindings::netlink_ext_ack, text: fmt::Arguments<'_>) {
     let mut out = Writer::new(&mut long);
     let _ = fmt::write(&mut out, text);
 
-    let n = LONG_TEXTS.next.fetch_add(1, Relaxed).unsigned_abs() as usize;
-    let Some(place) = LONG_TEXTS.places.get(n % TEXTS) else {
+    let n = NEXT_TEXT.fetch_add(1, Relaxed).unsigned_abs() as usize;
+    let Some(place) = LONG_TEXTS.get(n % TEXTS) else {
         return;
     };
-    let place = place.get().cast::<u8>();
+    if place.taken.cmpxchg(0, 1, Acquire).is_err() {
+        // All were used in turn while one was written: the short text must do.
+        extack._msg = extack._msg_buf.as_ptr();
+        return;
+    }
+    let text = place.text.get().cast::<u8>();
     // The last byte of the place stays 0 for ever; that of `long` is 0, too.
-    // SAFETY: The place is that long; it holds plain bytes.
-    unsafe { core::ptr::copy_nonoverlapping(long.as_ptr(), place, TEXT_BYTES - 1) };
-    extack._msg = place.cast_const().cast::<c_char>();
+    // SAFETY: The place is that long, holds plain bytes, and is ours as long as it is taken.
+    unsafe { core::ptr::copy_nonoverlapping(long.as_ptr(), text, TEXT_BYTES - 1) };
+    place.taken.store(0, Release);
+    extack._msg = text.cast_const().cast::<c_char>();
 }
 
 /// C characters as bytes.

@@ -128,22 +128,10 @@ impl Stream {
         self.socket.set_memalloc();
     }
 
-    /// Acknowledges what has arrived now, instead of waiting for something to carry it.
-    pub fn quick_ack(&self) {
-        // SAFETY: The socket is open.
-        unsafe { raw::tcp_sock_set_quickack(self.socket.sk(), 1) };
-    }
-
     /// Bytes sent that the other end's TCP has not acknowledged; their pages may still be read.
     pub fn unacked(&self) -> usize {
         // SAFETY: The socket is open.
         unsafe { raw::tcp_unacked(self.socket.sk()) as usize }
-    }
-
-    /// Whether a read would return at once: data, end or error.
-    pub fn is_readable(&self) -> bool {
-        // SAFETY: The socket is open.
-        unsafe { raw::tcp_readable(self.socket.sk()) }
     }
 
     /// Ends both directions, and wakes who waits for the event. Any thread.
@@ -363,21 +351,6 @@ impl Stream {
             let rest = data.get_mut(done..).unwrap_or_default();
             done += self.try_recv(rest)?;
             Ok(done >= data.len())
-        })
-    }
-
-    /// As [`Stream::recv_exact`], into a range of a buffer.
-    pub fn recv_exact_buf(
-        &self,
-        buf: &mut PageBuf,
-        offset: usize,
-        len: usize,
-        timeout_ms: u32,
-    ) -> Result {
-        let mut done = 0;
-        self.wait_for(timeout_ms, || {
-            done += self.try_recv_buf(buf, offset + done, len - done)?;
-            Ok(done >= len)
         })
     }
 

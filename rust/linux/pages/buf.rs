@@ -254,28 +254,6 @@ impl PageBuf {
         })
     }
 
-    /// Copies a range from another buffer.
-    pub fn copy_range(
-        &mut self,
-        offset: usize,
-        src: &PageBuf,
-        src_off: usize,
-        len: usize,
-    ) -> Result {
-        if offset.checked_add(len).ok_or(EINVAL)? > self.len {
-            return Err(EINVAL);
-        }
-        let mut at = offset;
-        let mut result = Ok(());
-        src.for_each_chunk(src_off, len, |chunk| {
-            if result.is_ok() {
-                result = self.write_at(at, chunk);
-                at = at.saturating_add(chunk.len());
-            }
-        })?;
-        result
-    }
-
     /// Calls `f` with the bytes of a range, page by page, in order.
     pub fn for_each_chunk(&self, offset: usize, len: usize, mut f: impl FnMut(&[u8])) -> Result {
         self.for_each_page(offset, len, |page, off, n| {
