@@ -466,7 +466,7 @@ fn an_idle_group_starts_more_often_than_a_lineage_has_entries() {
 /// of them cannot be read: then it may refuse.
 fn check_start(disk: &[Vec<u8>; 4], durable: u64, tried: u64) -> Result<(), TestCaseError> {
     for unreadable in 0u32..16 {
-        let copies = std::array::from_fn(|i| (unreadable & 1 << i == 0).then_some(&disk[i][..]));
+        let copies = std::array::from_fn(|i| (unreadable & (1 << i) == 0).then_some(&disk[i][..]));
         let whole = copies
             .iter()
             .flatten()
