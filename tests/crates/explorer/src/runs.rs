@@ -369,9 +369,18 @@ fn ring_less_peer(long: bool) -> Vec<Config> {
             primary_crashes: 0,
             secondary_crashes: 1,
             resets: false,
-            fine: true,
+            fine: long,
             prefix: connected(),
             ..no_ring("no ring: devices fail", vec![w(0), w(1)])
+        },
+        Config {
+            errors: 1,
+            primary_crashes: 0,
+            secondary_crashes: 1,
+            resets: false,
+            fine: true,
+            prefix: connected(),
+            ..no_ring("no ring: devices fail, slowly", vec![w(0)])
         },
     ];
     if long {
