@@ -2,7 +2,7 @@
 
 //! The file with a group's shared secret.
 
-use std::{fs::File, io::Read, os::unix::fs::PermissionsExt, path::Path};
+use std::{fmt::Write, fs::File, io::Read, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::{
     error::{warn, Error, Result},
@@ -16,7 +16,12 @@ const NEW_BYTES: usize = 32;
 pub fn generate() -> Result<String> {
     let mut bytes = [0u8; NEW_BYTES];
     random(&mut bytes)?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+    let mut digits = String::with_capacity(2 * NEW_BYTES);
+    for b in bytes {
+        // A string takes everything.
+        let _ = write!(digits, "{b:02x}");
+    }
+    Ok(digits)
 }
 
 /// Fills `bytes` from the kernel's random number generator.
