@@ -174,9 +174,13 @@ impl World {
         }
         // The primary's superblock knows the end before the peer does.
         if let Send::SyncEnd { end, .. } = plan {
-            let told = self.hosts[P].sb.link_sync().and_then(|s| s.end);
-            if told.is_none_or(|p| p.seq != end) {
+            let h = &self.hosts[P];
+            let known = h.on().resync.is_some_and(|s| s.end == Some(end));
+            if !known {
                 return self.sync_ends(end);
+            }
+            if matches!(h.pending, Some((_, Why::SyncEnds))) {
+                return Ok(false);
             }
         }
         let on = self.hosts[P].on_mut();
