@@ -32,7 +32,7 @@ use crate::{
     event::{self, Code, Severity},
     link::Link,
     log_worker::batch::LogIo,
-    refuse::Refusal,
+    refuse::{Refusal, Text},
     srl::Srl,
 };
 use inner::Inner;
@@ -132,7 +132,7 @@ pub(crate) struct Lists {
 /// Why the group is in the state that it is in.
 pub(crate) struct Status {
     pub(crate) reason: crate::reason::Reason,
-    pub(crate) text: Option<CString>,
+    pub(crate) text: Option<Text>,
     pub(crate) since_ns: u64,
     pub(crate) takeover: Option<CString>,
 }
@@ -234,12 +234,12 @@ impl Group {
         self.wake_links();
     }
 
-    /// Records why the group is as it is.
+    /// Records why the group is as it is. May sleep, but waits for no memory.
     pub(crate) fn set_reason(&self, reason: crate::reason::Reason, text: &str) {
-        let text = CString::try_from_fmt(format_args!("{text}")).ok();
+        let text = Text::new(format_args!("{text}"));
         let mut s = self.status.lock();
         s.reason = reason;
-        s.text = text;
+        s.text = Some(text);
         s.since_ns = replicate_linux::clock::wall_ns();
     }
 
@@ -296,12 +296,13 @@ impl Group {
             }
             inner.drain(true, &mut out);
         }
-        pr_err!("group {}: {why}\n", self.name.as_str());
-        self.set_reason(crate::reason::Reason::Forked, why);
-        event::group(self, Code::Forked, Severity::Critical, why);
+        // First of all, as in `fail`.
         while let Some(bio) = out.pop() {
             bio.end(replicate_linux::errno::BlkStatus::IOERR);
         }
+        pr_err!("group {}: {why}\n", self.name.as_str());
+        self.set_reason(crate::reason::Reason::Forked, why);
+        event::group(self, Code::Forked, Severity::Critical, why);
     }
 
     /// Stops the group's threads and waits for them. No lock may be held.

@@ -46,7 +46,6 @@ use crate::{
 use core::fmt;
 use kernel::{
     prelude::*,
-    str::CString,
     sync::{
         atomic::{Atomic, Relaxed},
         Arc, Mutex, SpinLock,
@@ -131,7 +130,7 @@ pub(crate) struct LinkStatus {
     /// The last one that is worth showing: a handshake that is tried again every few seconds is not.
     pub(crate) shown: State,
     pub(crate) reason: Reason,
-    pub(crate) text: Option<CString>,
+    pub(crate) text: Option<Text>,
     pub(crate) since_ns: u64,
     pub(crate) peer_host: HostId,
     /// Where the other side's log ended when it last spoke.
@@ -296,18 +295,19 @@ impl Link {
     /// Somebody named this link and was turned away: that may be why a link that waits for its peer still
     /// waits, and is shown. Anybody can do so, so it changes nothing else. May sleep.
     fn turned_away(&self, reason: Reason, text: &str) {
-        let owned = CString::try_from_fmt(fmt!("{text}")).ok();
+        let owned = Text::new(format_args!("{text}"));
         let mut v = self.view.lock();
         if v.state == State::Connecting {
             v.reason = reason;
-            v.text = owned;
+            v.text = Some(owned);
         }
     }
 
-    /// One step of the state machine, shown with its reason. May sleep.
+    /// One step of the state machine, shown with its reason. May sleep, but waits for no memory: writers may wait for
+    /// this very link from now on.
     fn step(&self, group: &Group, event: state::Event, reason: Reason, text: fmt::Arguments<'_>) {
         let shown = Text::new(text);
-        let owned = CString::try_from_fmt(fmt!("{}", shown.as_str())).ok();
+        let owned = Text::new(format_args!("{}", shown.as_str()));
         let (ended, told) = {
             let mut v = self.view.lock();
             let next = state::step(v.state, event);
@@ -325,7 +325,7 @@ impl Link {
                 v.since_ns = clock::wall_ns();
             }
             if !again {
-                v.text = owned;
+                v.text = Some(owned);
             }
             (ended, changed.then_some(next))
         };

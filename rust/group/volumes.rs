@@ -327,7 +327,7 @@ impl Group {
             if !drained {
                 inner.node.demand_all();
             }
-            drained || !inner.phase.applies()
+            drained || inner.phase.is_over() || inner.phase == Phase::Unlogged
         };
         let start = clock::monotonic_ns();
         let late = || {

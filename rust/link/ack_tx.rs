@@ -98,7 +98,12 @@ impl Worker {
         let w = &inner.node.window;
         let room = Room {
             head: w.head(),
-            slots: w.capacity().saturating_sub(w.head().since(w.base())),
+            // Nothing is taken while this host's own log is still being loaded: memory is for that.
+            slots: if w.head() < inner.node.head() {
+                0
+            } else {
+                w.capacity().saturating_sub(w.head().since(w.base()))
+            },
             pages,
             page_bytes: PAGE_BYTES as u64,
             ring: match &inner.node.log {

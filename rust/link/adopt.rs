@@ -346,7 +346,12 @@ fn resume(
     };
     checked.map_err(bad_terms)?;
     let end = if rescan {
-        Some(end_of_log(group, link, w, fork, commit)?)
+        let end = end_of_log(group, link, w, fork, commit)?;
+        // What memory does not hold was not compared before.
+        if w.head.fork_chain.is_some_and(|theirs| theirs != end.1) {
+            return Err(error::verdict(Why::ChainDiffers, false));
+        }
+        Some(end)
     } else {
         None
     };

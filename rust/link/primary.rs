@@ -29,7 +29,7 @@ use replicate_core::{
     group::{Name, Role, Volume},
     lineage::{Before, Entry, Lineage},
     log::superblock::Superblock,
-    node::durable::links as durable,
+    node::{durable::links as durable, links::LinkId},
     session::{
         meet::{self, Peer, Primary, Rival, VolumeFault, Why},
         primary::{self, Decision, First, Kind, Refusal},
@@ -56,15 +56,19 @@ pub(super) struct SuperblockInfo {
 impl SuperblockInfo {
     /// The durable facts of `group`. May sleep.
     pub(super) fn of(group: &Group) -> Result<SuperblockInfo, SessionError> {
+        // Made before: the log worker and the applier take the superblock's mutex, so nothing waits for memory under it.
+        let lengths = group.srl.read(|sb| (sb.lineage().len(), sb.volume_count()));
+        let (epochs, count) = lengths.map_err(|_| SessionError::no_memory())?;
+        let memory = |_| SessionError::no_memory();
+        let mut entries = KVec::with_capacity(epochs, GFP_KERNEL).map_err(memory)?;
+        let mut volumes = KVec::with_capacity(count, GFP_KERNEL).map_err(memory)?;
         let copy = |sb: &Superblock| -> Result<SuperblockInfo> {
             let lineage = sb.lineage();
-            let mut entries = KVec::with_capacity(lineage.len(), GFP_KERNEL)?;
             for e in lineage.iter() {
-                entries.push(Entry::from(e), GFP_KERNEL)?;
+                entries.push(Entry::from(e), GFP_NOWAIT)?;
             }
-            let mut volumes = KVec::with_capacity(sb.volume_count(), GFP_KERNEL)?;
             for v in sb.volumes() {
-                volumes.push(v.volume, GFP_KERNEL)?;
+                volumes.push(v.volume, GFP_NOWAIT)?;
             }
             Ok(SuperblockInfo {
                 uuid: sb.group(),
@@ -203,6 +207,16 @@ impl Worker {
         // over the one that began.
         let (began, kept) = {
             let still = self.group.pause.hold();
+            // Who takes a promise back holds the pause too: nothing is recorded for a link that was given up meanwhile.
+            let promised = {
+                let inner = self.group.inner.lock();
+                let position = inner.node.positions.get(self.link.id);
+                position.is_some_and(|p| p.promised.is_some())
+            };
+            if !promised {
+                drop(still);
+                return Err(self.overrun());
+            }
             let began = self.sync_began(&still, &decision, host)?;
             // The superblock says so: what the log kept for the peer's former position may go.
             let mut inner = self.group.inner.lock();
@@ -235,15 +249,17 @@ impl Worker {
             },
             format_args!("sending from record {}", decision.resume),
         );
-        self.link.sync_over.set(true);
-        self.link.changed.notify();
+        if decision.begins() == Some(Kind::AssumeClean) {
+            self.link.sync_over.set(true);
+            self.link.changed.notify();
+        }
         Ok(Session::new(sender, facts.volumes))
     }
 
     /// Makes the log keep what the peer will need, beside what it kept, before it is promised.
     fn pin(&self, d: &Decision) -> Result<(), SessionError> {
         let mut inner = self.group.inner.lock();
-        if d.resume < oldest(&inner) {
+        if d.resume < oldest(&inner, self.link.id) {
             drop(inner);
             return Err(error::verdict(Why::Trimmed, false));
         }
@@ -277,9 +293,14 @@ impl Worker {
     }
 }
 
-/// Oldest record that log or memory still holds.
-fn oldest(inner: &Inner) -> Seq {
-    inner.node.oldest().min(inner.node.window.base().next())
+/// Oldest record that can be sent on a link. What only memory holds, until it is short, is nothing to record for a link that
+/// the log keeps nothing for.
+fn oldest(inner: &Inner, id: LinkId) -> Seq {
+    let oldest = inner.node.oldest();
+    match inner.node.positions.get(id) {
+        Some(p) if p.needs_sync => oldest,
+        _ => oldest.min(inner.node.window.base().next()),
+    }
 }
 
 /// Another primary answered.
@@ -332,7 +353,7 @@ fn decide(
         .unwrap_or_default();
     let (head, oldest) = {
         let inner = group.inner.lock();
-        (inner.node.head(), oldest(&inner))
+        (inner.node.head(), oldest(&inner, link.id))
     };
     let peer = Peer {
         lineage: s.lineage,
@@ -387,7 +408,10 @@ fn decide(
         None => {}
     }
     if let (Some(sync), Some(job)) = (decision.sync, &mut link.view.lock().sync) {
-        job.sync = sync;
+        // Another one may have been asked for meanwhile: it begins with the next session.
+        if Some(job.sync) == wanted {
+            job.sync = sync;
+        }
     }
     Ok(decision)
 }

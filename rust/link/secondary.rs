@@ -14,6 +14,7 @@ use super::{
 use crate::{
     group::inner::{Attached, Phase},
     reason::Reason,
+    refuse::Text,
 };
 use core::convert::Infallible;
 use kernel::prelude::*;
@@ -86,7 +87,7 @@ impl Worker {
     /// The session ends because this host's log, superblock or volume failed: it acknowledges nothing more. May sleep.
     pub(super) fn failed(&self) -> SessionError {
         let status = self.group.status.lock();
-        let why = status.text.as_ref().and_then(|t| t.to_str().ok());
+        let why = status.text.as_ref().map(Text::as_str);
         let reason = match status.reason {
             Reason::DataFailed => Reason::DataFailed,
             _ => Reason::LogFailed,

@@ -3,8 +3,8 @@
 //! What a link shows of itself: a copy of everything at one moment, for netlink and `dmsetup status`.
 
 use super::Link;
-use crate::{group::Group, reason::Reason};
-use kernel::{str::CString, sync::atomic::Relaxed};
+use crate::{group::Group, reason::Reason, refuse::Text};
+use kernel::sync::atomic::Relaxed;
 use replicate_core::{
     group::Mode,
     node::{behind::Behind, Role},
@@ -19,7 +19,7 @@ pub(crate) struct Snapshot {
     pub(crate) mode: Mode,
     pub(crate) in_sync: bool,
     pub(crate) reason: Reason,
-    pub(crate) text: Option<CString>,
+    pub(crate) text: Option<Text>,
     pub(crate) since_ns: u64,
     /// `HostId::NONE` until it has been met.
     pub(crate) peer_host: HostId,
@@ -65,7 +65,8 @@ impl Link {
         };
         let now = clock::wall_ns();
         let v = self.view.lock();
-        let text = v.text.as_ref().and_then(|t| CString::try_from(&**t).ok());
+        let text = v.text.as_ref();
+        let text = text.map(|t| Text::new(format_args!("{}", t.as_str())));
         let (acks, behind_records) = match role {
             Role::Primary => (acks, behind.records),
             Role::Secondary => (

@@ -12,7 +12,7 @@ use crate::{
     event::{self, Code as Event, Severity},
     group::{inner::Phase, Group},
     reason::Reason,
-    refuse::Refusal,
+    refuse::{Refusal, Text},
 };
 use kernel::prelude::*;
 use replicate_core::{
@@ -114,6 +114,12 @@ impl Link {
         }
     }
 
+    /// The synchronisation that was under way is no more; one that was asked for meanwhile has yet to begin.
+    pub(super) fn forget_sync(&self) {
+        let mut v = self.view.lock();
+        v.sync = v.sync.filter(|job| job.sync.fresh);
+    }
+
     fn sync_full(&self, group: &Group, force: bool) -> Result<(), Refusal> {
         let first = first_volume(group)?;
         // Nothing changes before the session that begins it: an in-sync link leaves that state in good order.
@@ -153,7 +159,7 @@ impl Link {
             )),
             (true, _) => Err(Refusal::new(
                 EIO,
-                format_args!("sync: link {name}: {}", v.text.as_ref().and_then(|t| t.to_str().ok()).unwrap_or("the secondary refused")),
+                format_args!("sync: link {name}: {}", v.text.as_ref().map(Text::as_str).unwrap_or("the secondary refused")),
             )),
         }
     }
@@ -166,8 +172,12 @@ impl Link {
                 format_args!("sync: no synchronisation of link {name} is under way"),
             ));
         };
-        if job.sync.fresh {
-            // It has not begun: the peer is what it was.
+        let recorded = group
+            .srl
+            .read(|sb| sb.link(usize::from(self.id.0)).and_then(|l| l.sync));
+        if job.sync.fresh && recorded.is_ok_and(|s| s.is_none()) {
+            // It has not begun, or its welcome is under way: the peer says what it is in the next session.
+            self.restart();
             return Ok(());
         }
         write_slot(group, self, |sb, id| {
@@ -211,8 +221,11 @@ impl Worker {
                     durable::sync_began(sb, id, host, chain.unwrap_or_default(), sync.to_slot())
                 })
                 .map_err(own)?;
+                // Another one may have been asked for meanwhile.
                 if let Some(job) = &mut link.view.lock().sync {
-                    job.sync.fresh = false;
+                    if job.sync == sync {
+                        job.sync.fresh = false;
+                    }
                 }
                 Ok(Some((
                     Event::SyncStarted,
@@ -220,12 +233,16 @@ impl Worker {
                     "full synchronisation started",
                 )))
             }
-            (Some(Kind::AssumeClean), _) => {
+            (Some(Kind::AssumeClean), sync) => {
                 put_slot(group, link, still, |sb, id| {
                     durable::declared_equal(sb, id, host, start, chain.unwrap_or_default())
                 })
                 .map_err(own)?;
-                link.view.lock().sync = None;
+                let mut v = link.view.lock();
+                if v.sync.map(|job| job.sync) == sync {
+                    v.sync = None;
+                }
+                drop(v);
                 Ok(Some((
                     Event::SyncDone,
                     Reason::Admin,
@@ -237,9 +254,9 @@ impl Worker {
                     .srl
                     .read(|sb| durable::session_is_news(sb, link.id, host));
                 if news.unwrap_or(true) {
-                    let oldest = group.inner.lock().node.log_tail();
+                    let tail = group.inner.lock().node.log_tail(start);
                     put_slot(group, link, still, |sb, id| {
-                        durable::session_began(sb, id, host, start, oldest)
+                        durable::session_began(sb, id, host, start, tail)
                     })
                     .map_err(own)?;
                 }
@@ -260,7 +277,9 @@ impl Worker {
             let Some(job) = &mut v.sync else {
                 return Ok(());
             };
-            job.sync.at = cursor;
+            if !job.sync.moved(cursor) {
+                return Ok(());
+            }
             job.measure(volumes);
             if now.saturating_sub(job.saved_ns) < SAVE_NS {
                 return Ok(());
@@ -278,7 +297,9 @@ impl Worker {
             let Some(job) = &mut v.sync else {
                 return Ok(());
             };
-            job.sync.end = Some(end);
+            if !job.sync.ends(end) {
+                return Ok(());
+            }
             *job
         };
         self.save(&job, Some(end))
@@ -296,7 +317,7 @@ impl Worker {
 pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<(), SessionError> {
     write_slot(group, link, durable::sync_over)
         .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
-    link.view.lock().sync = None;
+    link.forget_sync();
     group.inner.lock().node.positions.sync_ended(link.id);
     let text = match at {
         Some(seq) => Refusal::new(

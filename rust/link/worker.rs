@@ -218,7 +218,7 @@ impl Worker {
     }
 
     pub(super) fn overrun(&self) -> SessionError {
-        self.link.view.lock().sync = None;
+        self.link.forget_sync();
         SessionError::needs_sync(
             Reason::LogOverrun,
             format_args!("the log keeps no more what the peer lacks (it was full, or a volume got larger blocks): use 'dmrepl sync --full' once the peer is back"),

@@ -5,6 +5,7 @@
 use crate::{
     group::Group,
     link::Link,
+    refuse::Text,
     uapi::{self as nl, a_link as l, a_link_stats as s},
 };
 use kernel::{prelude::*, sync::atomic::Relaxed};
@@ -30,7 +31,7 @@ pub(super) fn tell(m: &mut Message, group: &Group, link: &Link) -> Result {
     m.uint(l::WINDOW_BYTES, now.window_bytes)?;
     m.u32(l::STATE, state(now.state) as u32)?;
     m.u32(l::REASON, now.reason.code())?;
-    if let Some(text) = now.text.as_ref().and_then(|t| t.to_str().ok()) {
+    if let Some(text) = now.text.as_ref().map(Text::as_str) {
         m.str(l::REASON_TEXT, text)?;
     }
     m.uint(l::SINCE_NS, now.since_ns)?;

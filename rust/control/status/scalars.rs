@@ -7,7 +7,7 @@ use crate::{
     event,
     group::{inner::Phase, Group},
     reason::Reason,
-    refuse::Bounded,
+    refuse::{Bounded, Text},
     uapi::{self as nl, a_group as g, a_group_stats as s},
 };
 use core::fmt::Write as _;
@@ -166,7 +166,7 @@ fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Snapshot) -> Resul
     };
     m.u32(g::STATE, state as u32)?;
     let status = group.status.lock();
-    let kept = status.text.as_ref().and_then(|t| t.to_str().ok());
+    let kept = status.text.as_ref().map(Text::as_str);
     if text.as_str().is_empty() {
         // Nothing to be seen from outside: what was recorded when it came about.
         let reason = match status.reason {

@@ -84,6 +84,24 @@ impl Resync {
         }
     }
 
+    /// The peer's copies are durable up to `at`. `false`: of another synchronisation, this one has not begun.
+    #[must_use]
+    pub fn moved(&mut self, at: (VolumeId, Sector)) -> bool {
+        if !self.fresh {
+            self.at = at;
+        }
+        !self.fresh
+    }
+
+    /// All copies were sent, it ends at `end`. `false`: another one does, this one has not begun.
+    #[must_use]
+    pub fn ends(&mut self, end: Seq) -> bool {
+        if !self.fresh {
+            self.end = Some(end);
+        }
+        !self.fresh
+    }
+
     /// What was copied so far is worth nothing.
     fn begin_anew(&mut self, first: Option<VolumeId>) {
         self.fresh = true;
@@ -208,7 +226,8 @@ pub fn decide(
         ..*peer
     };
     let verdict = meet::judge(mine, &peer, chain_at);
-    if let Some(sync) = wanted.filter(|s| s.fresh) {
+    if let Some(mut sync) = wanted.filter(|s| s.fresh) {
+        sync.begin_anew(first);
         return match verdict {
             Verdict::Refuse(why) if !sync.force => Err(Refusal::Refuse { why, asked: true }),
             Verdict::Refuse(_) | Verdict::NeedsSync(_) | Verdict::Resume { .. } => {

@@ -47,12 +47,16 @@ impl<M: Memory> Node<M> {
         })
     }
 
-    /// Returns the oldest batch that the log still holds, as a superblock names it; `None`: there is none.
-    pub fn log_tail(&self) -> Option<Tail> {
+    /// Returns the batch at which the log must begin to hold everything above `from`, as a superblock names it; `None`: it
+    /// holds nothing above.
+    pub fn log_tail(&self, from: Seq) -> Option<Tail> {
         let Log::Ring(w) = &self.log else {
             return None;
         };
-        self.tail_at(w.index.first()?)
+        if w.logged_head() <= from {
+            return None;
+        }
+        self.tail_at(w.index.find(from.next())?)
     }
 
     /// Returns the image of a checkpoint. Call it under the same hold of the order lock as

@@ -116,7 +116,7 @@ pub fn session_is_news(sb: &Superblock, id: LinkId, peer: HostId) -> bool {
 }
 
 /// A peer goes on in the same history at `from`: who it is, and that the log keeps everything above `from` for it again
-/// if it had been given up. `oldest`: the batch at which the log begins in memory ([`Node::log_tail`](crate::node::Node::log_tail)).
+/// if it had been given up. `tail`: the batch at which the log must begin for that ([`Node::log_tail`](crate::node::Node::log_tail)).
 ///
 /// *Before:* the log holds everything above `from`; a checkpoint may have stated a tail beyond it, while the link was given up,
 /// so the tail goes back. *A cut before:* the peer must be synchronised, or is met again.
@@ -125,7 +125,7 @@ pub fn session_began(
     id: LinkId,
     peer: HostId,
     from: Seq,
-    oldest: Option<Tail>,
+    tail: Option<Tail>,
 ) -> Changed {
     let mut resumes = false;
     edit(sb, id, |sb, link| {
@@ -136,7 +136,7 @@ pub fn session_began(
             link.position = sb.lineage().position(from).unwrap_or_default();
         }
     })?;
-    if let Some(tail) = oldest.filter(|t| resumes && t.seq < sb.tail().seq) {
+    if let Some(tail) = tail.filter(|t| resumes && t.seq < sb.tail().seq) {
         sb.set_tail(tail);
     }
     Ok(())

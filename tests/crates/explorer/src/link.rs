@@ -219,7 +219,9 @@ impl World {
         let Some(resync) = &mut on.resync else {
             return broken("P4: a synchronisation ends that is not under way");
         };
-        resync.end = Some(end);
+        if !resync.ends(end) {
+            return Ok(false);
+        }
         let at = resync.at;
         let sb = h.sb.edit(|sb| links::sync_moved(sb, LINK, at, Some(end)));
         h.pending = Some((sb.expect("the link has a slot"), Why::SyncEnds));
@@ -329,7 +331,7 @@ impl World {
                 if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
                     c.acknowledged(copies);
                     if let Some(resync) = &mut on.resync {
-                        resync.at = c.cursor();
+                        let _ = resync.moved(c.cursor());
                     }
                 }
                 if let Some(s) = &mut on.sender {

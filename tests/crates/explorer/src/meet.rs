@@ -133,7 +133,7 @@ impl World {
             return Ok(false);
         }
         let peer = self.hosts[S].sb.bytes().host();
-        let oldest = self.hosts[P].on().node.log_tail();
+        let tail = self.hosts[P].on().node.log_tail(d.resume.prev());
         let edited = self.hosts[P].sb.edit(|sb| match d.sync {
             Some(sync) if sync.fresh => durable::links::sync_began(
                 sb,
@@ -142,7 +142,7 @@ impl World {
                 d.fork_chain.unwrap_or_default(),
                 sync.to_slot(),
             ),
-            _ => durable::links::session_began(sb, LINK, peer, d.resume.prev(), oldest),
+            _ => durable::links::session_began(sb, LINK, peer, d.resume.prev(), tail),
         });
         let sb = edited.expect("the link has a slot");
         let sync = d.begins().map(|_| d.resume.prev());
@@ -159,7 +159,8 @@ impl World {
         let sb = h.sb.edit(|sb| durable::links::sync_over(sb, LINK));
         h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver));
         h.on_mut().sync_over = false;
-        h.on_mut().resync = None;
+        let on = h.on_mut();
+        on.resync = on.resync.filter(|s| s.fresh);
         Ok(true)
     }
 

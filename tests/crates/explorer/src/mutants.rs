@@ -224,6 +224,26 @@ pub fn mutation(rule: &str) -> Config {
             c.prefix.push(Ev::Resync);
             c
         }
+        "SyncBeginsAnew" => {
+            let mut c = Config {
+                asks: 1,
+                blocks: TWO_EXTENTS,
+                ..sync(ring("asked for in a session", vec![w(0)]))
+            };
+            // The first region was copied, a record for it is committed; the acknowledgement comes after the command.
+            c.prefix.extend([
+                Ev::Send,
+                Ev::RegionRead(false),
+                Ev::Send,
+                Ev::CopyWrite,
+                Ev::CheckpointFlush(S),
+                Ev::SuperblockDone(S),
+                Ev::App,
+            ]);
+            c.prefix.extend(logged(P));
+            c.prefix.extend([Ev::Resync, Ev::Ack, Ev::Drop(P)]);
+            c
+        }
         "SyncEndsAtCommit" => sync(ring("R4", vec![w(0)])),
         "ClosesIn" => calm(Config {
             mode: Mode::Received,

@@ -321,7 +321,10 @@ impl World {
             // The primary of a welcome that is taken is about to enter the session.
             let awaited = self.welcome.as_ref().is_some_and(|w| w.ready);
             let alone = session(s).is_some() && session(s) != session(1 - s) && !awaited;
-            if alone || (session(s).is_some() && self.ghost.drops > 0) {
+            let asked = s == P
+                && session(s).is_some()
+                && self.hosts[P].on().resync.is_some_and(|s| s.fresh);
+            if alone || asked || (session(s).is_some() && self.ghost.drops > 0) {
                 all.push(Ev::Drop(s));
             }
         }

@@ -268,10 +268,8 @@ impl World {
             Ev::Resync => {
                 self.ghost.asks -= 1;
                 let first = VolumeId(cfg.blocks[0].0);
-                let on = self.hosts[P].on_mut();
-                on.resync = Some(Resync::new(Kind::Full, false, first));
-                on.sync_over = false;
-                self.drop_session(cfg, P);
+                // The session that stands ends soon.
+                self.hosts[P].on_mut().resync = Some(Resync::new(Kind::Full, false, first));
                 Ok(true)
             }
             Ev::CopyWrite => Ok(self.copy_write(cfg)),

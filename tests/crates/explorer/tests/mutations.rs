@@ -115,6 +115,7 @@ mutations! {
     torn_tail_is_cut: TornTailIsCut,
     verified_reader: VerifiedReader,
     sync_forgets: SyncForgets,
+    sync_begins_anew: SyncBeginsAnew,
     inbound_owner: InboundOwner,
     failed_takes_nothing: FailedTakesNothing,
     takeover_keeps_applied: TakeoverKeepsApplied,
