@@ -29,7 +29,7 @@ use replicate_core::{
     group::{Name, Role, Volume},
     lineage::{Before, Entry, Lineage},
     log::superblock::Superblock,
-    node::{durable::links as durable, links::LinkId},
+    node::durable::links as durable,
     session::{
         meet::{self, Peer, Primary, Rival, VolumeFault, Why},
         primary::{self, Decision, First, Kind, Refusal},
@@ -259,7 +259,7 @@ impl Worker {
     /// Makes the log keep what the peer will need, beside what it kept, before it is promised.
     fn pin(&self, d: &Decision) -> Result<(), SessionError> {
         let mut inner = self.group.inner.lock();
-        if d.resume < oldest(&inner, self.link.id) {
+        if d.resume < oldest(&inner) {
             drop(inner);
             return Err(error::verdict(Why::Trimmed, false));
         }
@@ -293,14 +293,9 @@ impl Worker {
     }
 }
 
-/// Oldest record that can be sent on a link. What only memory holds, until it is short, is nothing to record for a link that
-/// the log keeps nothing for.
-fn oldest(inner: &Inner, id: LinkId) -> Seq {
-    let oldest = inner.node.oldest();
-    match inner.node.positions.get(id) {
-        Some(p) if p.needs_sync => oldest,
-        _ => oldest.min(inner.node.window.base().next()),
-    }
+/// Oldest record that log or memory still holds.
+fn oldest(inner: &Inner) -> Seq {
+    inner.node.oldest().min(inner.node.window.base().next())
 }
 
 /// Another primary answered.
@@ -353,7 +348,7 @@ fn decide(
         .unwrap_or_default();
     let (head, oldest) = {
         let inner = group.inner.lock();
-        (inner.node.head(), oldest(&inner, link.id))
+        (inner.node.head(), oldest(&inner))
     };
     let peer = Peer {
         lineage: s.lineage,
