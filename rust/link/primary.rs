@@ -2,8 +2,8 @@
 
 //! The primary's side of a session: connect, compare, welcome, then [`super::sender`].
 //!
-//! What the two hosts have in common is judged by `replicate_core::session::meet`. The log is pinned for the
-//! peer before it is welcomed, so that nothing it was promised is freed meanwhile.
+//! What the peer is welcomed to is decided by `replicate_core::session::primary`, which also says in which order that is
+//! carried out. The log is pinned for the peer before it is welcomed, so that nothing it was promised is freed meanwhile.
 
 use super::{
     error::{self, SessionError},
@@ -294,6 +294,10 @@ impl Worker {
 }
 
 /// Oldest record that log or memory still holds.
+///
+/// A link that the log keeps nothing for may so go on from memory. Its slot then says that the log holds what only memory
+/// does: where the session ends before the peer has it, the next one finds that it is gone, and the link needs a
+/// synchronisation.
 fn oldest(inner: &Inner) -> Seq {
     inner.node.oldest().min(inner.node.window.base().next())
 }

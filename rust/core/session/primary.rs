@@ -198,9 +198,11 @@ pub enum Refusal {
 
 /// Decides about a peer.
 ///
-/// `wanted`: what was asked for, or what the slot records. `slot`: what it records. `first`: first volume of the table. `start`: where a synchronisation
-/// of that kind can start, and the chain value there (`None`: it cannot). `chain_at`: this host's chain value after a seq,
-/// where it knows it.
+/// - `wanted`: what was asked for, or what the slot records.
+/// - `slot`: what it records.
+/// - `first`: the first volume of the table.
+/// - `start`: where a synchronisation of that kind can start, and the chain value there; `None`: it cannot.
+/// - `chain_at`: this host's chain value after a seq, where it knows it.
 ///
 /// # Errors
 ///
