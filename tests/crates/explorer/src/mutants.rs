@@ -25,6 +25,16 @@ pub fn of_cluster(rule: &str) -> Option<Cluster> {
     }
 }
 
+/// In a synchronisation: the first region is durable on the secondary, which has not said so yet.
+const FIRST_REGION_COPIED: [Ev; 6] = [
+    Ev::Send,
+    Ev::RegionRead(false),
+    Ev::Send,
+    Ev::CopyWrite,
+    Ev::CheckpointFlush(S),
+    Ev::SuperblockDone(S),
+];
+
 /// The run that breaks when `rule` is left out. Panics when there is no such rule.
 pub fn mutation(rule: &str) -> Config {
     // One write is on the primary's volumes and sent; P: log write, its end, flush (at once).
@@ -208,13 +218,8 @@ pub fn mutation(rule: &str) -> Config {
                 ..sync(ring("asked for again", vec![w(0)]))
             };
             // The first region was copied, and the primary's superblock says so; then a record for it is committed.
+            c.prefix.extend(FIRST_REGION_COPIED);
             c.prefix.extend([
-                Ev::Send,
-                Ev::RegionRead(false),
-                Ev::Send,
-                Ev::CopyWrite,
-                Ev::CheckpointFlush(S),
-                Ev::SuperblockDone(S),
                 Ev::Ack,
                 Ev::CheckpointFlush(P),
                 Ev::SuperblockDone(P),
@@ -231,15 +236,8 @@ pub fn mutation(rule: &str) -> Config {
                 ..sync(ring("asked for in a session", vec![w(0)]))
             };
             // The first region was copied, a record for it is committed; the acknowledgement comes after the command.
-            c.prefix.extend([
-                Ev::Send,
-                Ev::RegionRead(false),
-                Ev::Send,
-                Ev::CopyWrite,
-                Ev::CheckpointFlush(S),
-                Ev::SuperblockDone(S),
-                Ev::App,
-            ]);
+            c.prefix.extend(FIRST_REGION_COPIED);
+            c.prefix.push(Ev::App);
             c.prefix.extend(logged(P));
             c.prefix.extend([Ev::Resync, Ev::Ack, Ev::Drop(P)]);
             c
