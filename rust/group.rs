@@ -38,7 +38,6 @@ use crate::{
 use inner::Inner;
 use kernel::{
     prelude::*,
-    str::CString,
     sync::{
         atomic::{Atomic, Relaxed},
         Arc, Mutex, SpinLock,
@@ -134,7 +133,7 @@ pub(crate) struct Status {
     pub(crate) reason: crate::reason::Reason,
     pub(crate) text: Option<Text>,
     pub(crate) since_ns: u64,
-    pub(crate) takeover: Option<CString>,
+    pub(crate) takeover: Option<Text>,
 }
 
 /// A group. See the module.

@@ -58,6 +58,9 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
+        if error == ENOMEM {
+            return kernel::alloc::AllocError.into();
+        }
         Refusal::new(
             error,
             format_args!("failed with error {}", error.to_errno()),
@@ -148,5 +151,6 @@ mod tests {
         let r = Refusal::new(ENOSPC, format_args!("volume {}: {} sectors", "db/data", 7));
         assert_eq!(r.text(), "volume db/data: 7 sectors");
         assert_eq!(Error::from(r).to_errno(), ENOSPC.to_errno());
+        assert_eq!(Refusal::from(ENOMEM).text(), "out of memory");
     }
 }

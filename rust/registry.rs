@@ -124,8 +124,8 @@ pub(crate) fn add(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
         list.next += 1;
         number
     };
-    let group = Group::start(config)?;
-    let held = group.clone();
+    let prepared = Group::prepare(config)?;
+    let held = prepared.group().clone();
     let made = Arc::pin_init(
         pin_init!(Entry {
             group: held,
@@ -133,16 +133,13 @@ pub(crate) fn add(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
             commands <- new_mutex!((), "Entry::commands"),
         }),
         GFP_KERNEL,
-    );
-    let added = made.and_then(|e| {
-        let mut list = Groups.lock();
-        list.generation = list.generation.wrapping_add(1);
-        Ok(list.entries.push(e, GFP_KERNEL)?)
-    });
-    if let Err(e) = added {
-        end(&group);
-        return Err(e.into());
-    }
+    )?;
+    let group = prepared.begin()?;
+    let mut list = Groups.lock();
+    list.generation = list.generation.wrapping_add(1);
+    // Cannot fail: there was made room, and nobody else adds.
+    let _ = list.entries.push_within_capacity(made);
+    drop(list);
     Ok(group)
 }
 

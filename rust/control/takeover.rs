@@ -26,7 +26,7 @@ pub(super) fn takeover(request: &mut Request<'_>) -> Result {
                 m.str(g::NAME, entry.group.name.as_str())?;
                 m.bytes(g::EPOCH, &done.epoch.0)?;
                 m.uint(g::HEAD_SEQ, done.head.0)?;
-                m.str(g::TAKEOVER_TEXT, done.text.to_str().unwrap_or("took over"))?;
+                m.str(g::TAKEOVER_TEXT, done.text.as_str())?;
                 m.send()
             })();
             if let Err(e) = told {

@@ -17,16 +17,29 @@ pub(crate) struct EpochTable {
 }
 
 impl EpochTable {
+    /// A table with room for every lineage, and nothing in it. May sleep.
+    pub(crate) fn new() -> Result<EpochTable> {
+        Ok(EpochTable {
+            entries: KVec::with_capacity(MAX_EPOCHS, GFP_KERNEL)?,
+            before: (EpochId::NONE, Seq::NONE),
+        })
+    }
+
     /// The table of a lineage. May sleep.
     pub(crate) fn of(lineage: &Lineage<'_>) -> Result<EpochTable> {
-        let mut entries = KVec::with_capacity(MAX_EPOCHS, GFP_KERNEL)?;
+        let mut table = EpochTable::new()?;
+        table.set(lineage);
+        Ok(table)
+    }
+
+    /// Makes it the table of a lineage. Needs no memory: for who holds the superblock.
+    pub(crate) fn set(&mut self, lineage: &Lineage<'_>) {
+        self.entries.clear();
         for e in lineage.iter() {
-            entries.push((e.first, e.id, e.index), GFP_KERNEL)?;
+            // Cannot fail: no lineage has more epochs than there is room.
+            let _ = self.entries.push_within_capacity((e.first, e.id, e.index));
         }
-        Ok(EpochTable {
-            entries,
-            before: (lineage.before().epoch, lineage.before().last),
-        })
+        self.before = (lineage.before().epoch, lineage.before().last);
     }
 
     /// Id and local number of the epoch that owns `seq`.

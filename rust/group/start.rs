@@ -7,6 +7,7 @@
 //! four are here and in this order; replay is the applier's, and volumes park their I/O until it is done.
 //! Nothing is written before every check has passed.
 //!
+//! All memory that this needs is had before the superblock is written: what fails for want of it has changed nothing.
 //! Called by netlink with the registry's mutex held; sleeps.
 
 use super::{
@@ -34,7 +35,7 @@ use kernel::{
 };
 use replicate_core::{
     group::Name,
-    log::writer::Writer,
+    log::{superblock::Superblock, writer::Writer},
     node::{
         durable::{
             grow::{GivenUp, Limits},
@@ -73,9 +74,68 @@ pub(crate) struct Config<'a> {
     pub(crate) window_bytes: u64,
 }
 
+/// A group that nothing was written for yet, and whose threads have not run. Dropped, it is gone without a trace.
+pub(crate) struct Prepared {
+    group: Arc<Group>,
+    role: Role,
+    head: Seq,
+    applied: Seq,
+    first_life: bool,
+    begun: bool,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.begun {
+            self.group.stop();
+        }
+    }
+}
+
+impl Prepared {
+    /// Returns the group, for what must be made before it begins.
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    /// Writes the superblock of this life and lets the threads run. Needs no memory; may sleep. Refused when the superblock
+    /// cannot be written.
+    pub(crate) fn begin(mut self) -> Result<Arc<Group>, Refusal> {
+        let group = self.group.clone();
+        let given_up = write_superblock(&group, self.role, self.head)?;
+        group.srl.read(|sb| {
+            let lineage = sb.lineage();
+            *group.identity.lock() = identity(sb);
+            let mut inner = group.inner.lock();
+            inner.epochs.set(&lineage);
+            durable::positions(sb, self.head, &mut inner.node.positions);
+        })?;
+        for thread in group.lists.lock().threads.iter() {
+            thread.wake();
+        }
+        self.begun = true;
+        group.tell_given_up(given_up);
+        if !self.first_life {
+            let text = Text::new(format_args!(
+                "{}: the log ends at record {}, {} of them are to be applied again",
+                if self.role == Role::Primary {
+                    "primary"
+                } else {
+                    "secondary"
+                },
+                self.head,
+                self.head.since(self.applied)
+            ));
+            pr_info!("group {}: {}\n", group.name.as_str(), text.as_str());
+            event::group(&group, Code::Recovered, Severity::Info, text.as_str());
+        }
+        Ok(group)
+    }
+}
+
 impl Group {
-    /// Makes and starts a group. On refusal nothing was changed on any disk. May sleep.
-    pub(crate) fn start(config: Config<'_>) -> Result<Arc<Group>, Refusal> {
+    /// Makes a group. Changes nothing on any disk. May sleep.
+    pub(crate) fn prepare(config: Config<'_>) -> Result<Prepared, Refusal> {
         let srl = Srl::open(config.srl)?;
         let shown = config.srl.to_str().unwrap_or("?");
         let facts = srl.read(Facts::of)?;
@@ -88,7 +148,6 @@ impl Group {
                 format_args!("group {}: a pool of {} bytes is too small: it must hold four largest records, {} bytes", config.name.as_str(), config.pool_bytes, RESERVE_PAGES as u64 * PAGE_BYTES),
             ));
         }
-        let first_life = facts.is_first_life();
         let scanned = match srl.ring_bytes() {
             Some(_) => {
                 let (from, epochs) =
@@ -98,24 +157,17 @@ impl Group {
             None => None,
         };
         let head = scanned.as_ref().map_or(facts.applied.seq, |s| s.head);
-        let given_up = write_superblock(&srl, &config, role, head)?;
         let group = build(config, srl, &facts, role, head, scanned)?;
-        group.spawn()?;
-        group.tell_given_up(given_up);
-        if !first_life {
-            let text = Text::new(format_args!(
-                "{}: the log ends at record {head}, {} of them are to be applied again",
-                if role == Role::Primary {
-                    "primary"
-                } else {
-                    "secondary"
-                },
-                head.since(facts.applied.seq)
-            ));
-            pr_info!("group {}: {}\n", group.name.as_str(), text.as_str());
-            event::group(&group, Code::Recovered, Severity::Info, text.as_str());
-        }
-        Ok(group)
+        let prepared = Prepared {
+            group,
+            role,
+            head,
+            applied: facts.applied.seq,
+            first_life: facts.is_first_life(),
+            begun: false,
+        };
+        prepared.group.make_threads()?;
+        Ok(prepared)
     }
 
     /// Says which links lie too far back in the history to be kept: the new epoch's superblock gave them up.
@@ -133,16 +185,16 @@ impl Group {
         }
     }
 
-    fn spawn(self: &Arc<Self>) -> Result<(), Refusal> {
+    fn make_threads(self: &Arc<Self>) -> Result<(), Refusal> {
         let worker = LogWorker::new(self.clone())?;
         let applier = Applier::new(self.clone())?;
         let mut threads = KVec::with_capacity(2, GFP_KERNEL)?;
         threads.push(
-            Thread::spawn_noio(c"dmrepl-log", move |stop| worker.run(stop))?,
+            Thread::make_noio(c"dmrepl-log", move |stop| worker.run(stop))?,
             GFP_KERNEL,
         )?;
         threads.push(
-            Thread::spawn_noio(c"dmrepl-apply", move |stop| applier.run(stop))?,
+            Thread::make_noio(c"dmrepl-apply", move |stop| applier.run(stop))?,
             GFP_KERNEL,
         )?;
         self.lists.lock().threads = threads;
@@ -198,14 +250,10 @@ fn unfit(config: &Config<'_>, shown: &str, why: Unfit) -> Refusal {
 }
 
 /// The superblock of this life, durable before anything of it is written, replayed or told.
-fn write_superblock(
-    srl: &Srl,
-    config: &Config<'_>,
-    role: Role,
-    head: Seq,
-) -> Result<GivenUp, Refusal> {
+#[inline(never)]
+fn write_superblock(group: &Group, role: Role, head: Seq) -> Result<GivenUp, Refusal> {
     let mut life = Life {
-        name: config.name,
+        name: group.name,
         role,
         head,
         uuid: GroupUuid::NONE,
@@ -215,10 +263,20 @@ fn write_superblock(
     };
     random::fill(&mut life.uuid.0);
     random::fill(&mut life.epoch.0);
-    srl.update(|sb| {
+    group.srl.update(|sb| {
         durable::begin_life(sb, &life)
-            .map_err(|e| Refusal::new(EINVAL, format_args!("group {}: {e}", config.name.as_str())))
+            .map_err(|e| Refusal::new(EINVAL, format_args!("group {}: {e}", group.name.as_str())))
     })
+}
+
+/// What a superblock says of the group.
+fn identity(sb: &Superblock) -> Identity {
+    Identity {
+        uuid: sb.group(),
+        host: sb.host(),
+        epoch: sb.lineage().newest().map_or(EpochId::NONE, |e| e.id),
+        replica: sb.replica(),
+    }
 }
 
 fn build(
@@ -230,16 +288,8 @@ fn build(
     scanned: Option<Scanned>,
 ) -> Result<Arc<Group>, Refusal> {
     let node = build_node(&srl, facts, role, head, scanned)?;
-    let (identity, epochs) = srl.read(|sb| {
-        let lineage = sb.lineage();
-        let identity = Identity {
-            uuid: sb.group(),
-            host: sb.host(),
-            epoch: lineage.newest().map_or(EpochId::NONE, |e| e.id),
-            replica: sb.replica(),
-        };
-        EpochTable::of(&lineage).map(|epochs| (identity, epochs))
-    })??;
+    let identity = srl.read(identity)?;
+    let epochs = EpochTable::new()?;
     let log_wake = Event::new()?;
     let max_pages = (config.pool_bytes / PAGE_BYTES) as usize;
     let pool = PagePool::new(RESERVE_PAGES, max_pages, Some(log_wake.clone()))?;
@@ -356,8 +406,7 @@ fn build_node(
         head,
         head_chain,
     };
-    let mut positions = Positions::new(Fixed::new(MAX_LINKS, None)?);
-    srl.read(|sb| durable::positions(sb, head, &mut positions))?;
+    let positions = Positions::new(Fixed::new(MAX_LINKS, None)?);
     let node = Node::new(
         Fixed::new(WINDOW_SLOTS, Slot::default())?,
         Fixed::new(WINDOW_BUCKETS, Seq::NONE)?,

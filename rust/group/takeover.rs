@@ -15,11 +15,11 @@ use super::{epochs::EpochTable, inner::Phase, Group};
 use crate::{
     event::{self, Code, Severity},
     link::Link,
-    refuse::Refusal,
+    refuse::{Refusal, Text},
     volume::Volume,
 };
 use core::fmt;
-use kernel::{prelude::*, str::CString, sync::Arc};
+use kernel::{prelude::*, sync::Arc};
 use replicate_core::{
     group::Replica,
     node::{
@@ -39,7 +39,7 @@ use replicate_linux::{
 pub(crate) struct TakenOver {
     pub(crate) epoch: EpochId,
     pub(crate) head: Seq,
-    pub(crate) text: CString,
+    pub(crate) text: Text,
 }
 
 /// How long the log may take to make the last records durable.
@@ -51,14 +51,16 @@ impl Group {
         self.may_take_over(force)?;
         let mut links = self.all_links()?;
         let was_sync = last_contact(&links);
+        // All that it needs, so that nothing fails for want of it half way.
         let room = Self::room_for_volumes()?;
+        let epochs = EpochTable::new()?;
         if !self.inner.lock().phase.begin_takeover() {
             return Err(self.not_normal());
         }
         links.retain(|l| l.close_for_takeover());
         // Until its session had ended a link could begin a synchronisation, or this host could fail.
         let taken = match self.is_fit(force) {
-            Ok(()) => self.become_primary(was_sync, room),
+            Ok(()) => self.become_primary(was_sync, room, epochs),
             Err(e) => Err(e),
         };
         // After a refusal a secondary as before, unless it failed.
@@ -70,12 +72,13 @@ impl Group {
         taken
     }
 
-    /// All sessions are closed. `room`: for all volumes, so that nothing fails for want of it half way.
+    /// All sessions are closed. `room`: for all volumes. Needs no memory.
     #[inline(never)]
     fn become_primary(
         &self,
         was_sync: &str,
         mut room: KVec<Arc<Volume>>,
+        mut epochs: EpochTable,
     ) -> Result<TakenOver, Refusal> {
         let name = self.name.as_str();
         let end = self.inner.lock().takeover_begin();
@@ -102,15 +105,16 @@ impl Group {
         };
         self.present_in(&mut room);
         let mut refused = false;
-        let table = self.srl.update(|sb| {
+        let written = self.srl.update(|sb| {
             durable::take_over(sb, &take_over, room.iter().map(|v| v.describe())).map_err(|e| {
                 refused = true;
                 Refusal::new(EINVAL, format_args!("group {name}: {e}"))
             })?;
-            Ok::<_, Refusal>(EpochTable::of(&sb.lineage())?)
+            epochs.set(&sb.lineage());
+            Ok::<_, Refusal>(())
         });
-        let table = match table {
-            Ok(table) => table,
+        match written {
+            Ok(()) => {}
             // Nothing was written.
             Err(e) if refused && ring => return Err(e),
             Err(e) => {
@@ -124,7 +128,7 @@ impl Group {
                 ));
                 return Err(e);
             }
-        };
+        }
         {
             let mut i = self.identity.lock();
             i.epoch = id;
@@ -132,24 +136,25 @@ impl Group {
         }
         {
             let mut inner = self.inner.lock();
-            inner.epochs = table;
+            inner.epochs = epochs;
             inner.node.takeover_done(end);
             inner.show_states();
             let _ = inner.phase.end_takeover(!ring);
         }
         drop(still);
         self.open_volumes(room);
-        let text = CString::try_from_fmt(format_args!(
+        let text = Text::new(format_args!(
             "took over at record {end}; {was_sync}{}",
             if ring {
                 ""
             } else {
                 "; without a ring writes are unlogged, everything from here on may differ"
             }
-        ))?;
-        let shown = text.to_str().unwrap_or("took over");
+        ));
+        let shown = text.as_str();
         self.set_reason(crate::reason::Reason::Takeover, shown);
-        self.status.lock().takeover = CString::try_from_fmt(format_args!("{shown}")).ok();
+        let kept = Text::new(format_args!("{shown}"));
+        self.status.lock().takeover = Some(kept);
         event::group(self, Code::Takeover, Severity::Critical, shown);
         Ok(TakenOver {
             epoch: id,

@@ -492,8 +492,6 @@ fn unfit(group: &Group, why: AdoptError) -> SessionError {
 enum Unwritten {
     /// The history is refused: nothing was written.
     Refused(AdoptError),
-    /// Memory is short: nothing was written.
-    Memory,
     /// The device failed: it may say either.
     Device(Error),
 }
@@ -518,13 +516,15 @@ fn update(
         name: group.name,
         lineage: w.lineage,
     };
+    // Before the lock of the superblock, which a checkpoint waits for.
+    let mut table = EpochTable::new().map_err(|_| SessionError::no_memory())?;
     let written = group.srl.update(|sb| {
         change(sb, &history).map_err(Unwritten::Refused)?;
-        EpochTable::of(&sb.lineage()).map_err(|_| Unwritten::Memory)
+        table.set(&sb.lineage());
+        Ok(())
     });
-    let table = written.map_err(|why| match why {
+    written.map_err(|why| match why {
         Unwritten::Refused(e) => unfit(group, e),
-        Unwritten::Memory => SessionError::no_memory(),
         Unwritten::Device(e) => broken(
             group,
             Reason::LogFailed,

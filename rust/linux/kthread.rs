@@ -68,7 +68,9 @@ impl Thread {
     where
         F: FnOnce(&StopToken) + Send + 'static,
     {
-        Self::start(name, f, false)
+        let thread = Self::make(name, f, false)?;
+        thread.wake();
+        Ok(thread)
     }
 
     /// As [`Thread::spawn`]; all allocations of the thread behave as `GFP_NOIO`.
@@ -76,10 +78,26 @@ impl Thread {
     where
         F: FnOnce(&StopToken) + Send + 'static,
     {
-        Self::start(name, f, true)
+        let thread = Self::make_noio(name, f)?;
+        thread.wake();
+        Ok(thread)
     }
 
-    fn start<F>(name: &CStr, f: F, noio: bool) -> Result<Self>
+    /// As [`Thread::spawn_noio`], but the thread runs only after [`Thread::wake`]. Stopped before that, it never runs.
+    pub fn make_noio<F>(name: &CStr, f: F) -> Result<Self>
+    where
+        F: FnOnce(&StopToken) + Send + 'static,
+    {
+        Self::make(name, f, true)
+    }
+
+    /// Lets a thread run that was only made. Does not sleep.
+    pub fn wake(&self) {
+        // SAFETY: By the type invariant there is a reference.
+        unsafe { bindings::wake_up_process(self.task.as_ptr()) };
+    }
+
+    fn make<F>(name: &CStr, f: F, noio: bool) -> Result<Self>
     where
         F: FnOnce(&StopToken) + Send + 'static,
     {
@@ -105,8 +123,6 @@ impl Thread {
         };
         // SAFETY: A new kthread is alive at least until it was woken.
         unsafe { raw::get_task(task) };
-        // SAFETY: The reference taken above keeps it valid.
-        unsafe { bindings::wake_up_process(task) };
         // INVARIANT: The reference was taken, `body` comes from `into_raw`, `free::<F>` fits it.
         Ok(Self {
             // SAFETY: `from_err_ptr` gave a task; those are never null.
@@ -211,6 +227,27 @@ mod tests {
             Thread::spawn(c"kunit-drop", move |_| drop(inside))?.stop();
         }
         assert!(Arc::into_unique_or_drop(owned).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_thread_that_was_not_woken_never_runs() -> Result {
+        let ran = Arc::new(Atomic::<i32>::new(0), GFP_KERNEL)?;
+        for woken in [false, true] {
+            let (done, r) = (Event::new()?, ran.clone());
+            let d = done.clone();
+            let thread = Thread::make_noio(c"kunit-make", move |_| {
+                r.xchg(1, Full);
+                d.notify();
+            })?;
+            if woken {
+                thread.wake();
+                assert!(done.wait(60_000) == Wake::Signalled);
+            }
+            thread.stop();
+            let seen = ran.load(kernel::sync::atomic::Acquire);
+            assert_eq!(seen, i32::from(woken));
+        }
         Ok(())
     }
 

@@ -181,7 +181,7 @@ fn state(m: &mut Message, group: &Group, parts: &Parts, now: &Snapshot) -> Resul
         m.u32(g::REASON, reason.code())?;
         m.str(g::REASON_TEXT, text.as_str())?;
     }
-    if let Some(t) = status.takeover.as_ref().and_then(|t| t.to_str().ok()) {
+    if let Some(t) = status.takeover.as_ref().map(Text::as_str) {
         m.str(g::TAKEOVER_TEXT, t)?;
     }
     m.uint(g::SINCE_NS, status.since_ns)
