@@ -371,6 +371,7 @@ fn decide(
         head,
         oldest,
     };
+    let mut unread = None;
     let decision = primary::decide(
         &primary,
         &peer,
@@ -381,8 +382,17 @@ fn decide(
             Kind::Full => group.inner.lock().node.sync_start(),
             Kind::AssumeClean => super::sync::quiet_head(group),
         },
-        |seq| read_back::chain_at(group, seq),
+        |seq| {
+            read_back::chain_at(group, seq).unwrap_or_else(|e| {
+                unread = Some(e);
+                None
+            })
+        },
     );
+    if let Some(e) = unread {
+        // What could not be looked up now is not gone: the hosts meet again.
+        return Err(e);
+    }
     let decision = match decision {
         Ok(decision) => decision,
         Err(Refusal::NeedsSync(why)) => return Err(error::verdict(why, false)),

@@ -112,22 +112,31 @@ fn gone(group: &Group, e: NoBatch) -> SessionError {
     }
 }
 
-/// Chain value after `seq`, from memory or from the log. Sleeps; no lock but the superblock's may be held.
-pub(crate) fn chain_at(group: &Group, seq: Seq) -> Option<Chain> {
+/// Chain value after `seq`, from memory or from the log; `None`: neither holds it. Sleeps; no lock but the superblock's
+/// may be held.
+///
+/// # Errors
+///
+/// Memory is short, or the log cannot be read now: nobody may conclude that it is not there.
+pub(crate) fn chain_at(group: &Group, seq: Seq) -> Result<Option<Chain>, SessionError> {
     {
         let inner = group.inner.lock();
         if let Some(chain) = inner.node.chain_at(seq) {
-            return Some(chain);
+            return Ok(Some(chain));
         }
         let Log::Ring(w) = &inner.node.log else {
-            return None;
+            return Ok(None);
         };
         let after = w.index.find(seq.next());
         if let Some(m) = after.filter(|m| m.first == seq.next()) {
-            return Some(m.chain);
+            return Ok(Some(m.chain));
         }
     }
-    let mut cursor = Cursor::new(&group.srl, group.identity().uuid).ok()?;
-    cursor.seek(group, seq).ok()?;
-    Some(cursor.chain_after(seq))
+    let mut cursor =
+        Cursor::new(&group.srl, group.identity().uuid).map_err(|_| SessionError::no_memory())?;
+    match cursor.seek(group, seq) {
+        Ok(()) => Ok(Some(cursor.chain_after(seq))),
+        Err(NoBatch::NotThere) => Ok(None),
+        Err(e) => Err(gone(group, e)),
+    }
 }
