@@ -32,6 +32,7 @@ use replicate_linux::{
     clock,
     errno::BlkStatus,
     event::Event,
+    gfp::ReclaimWaits,
     kthread::StopToken,
 };
 
@@ -93,9 +94,11 @@ impl Applier {
     pub(crate) fn run(mut self, stop: &StopToken) {
         while !stop.should_stop() {
             let group = self.group.clone();
+            let reclaim = ReclaimWaits::enter();
             let turn = group.pause.hold();
             let busy = self.turn();
             drop(turn);
+            drop(reclaim);
             if !busy {
                 self.group.apply_wake.wait(IDLE_MS);
             }

@@ -28,6 +28,7 @@ use replicate_linux::{
     bio::{Done, IoUnit},
     clock,
     dm::BioQueue,
+    gfp::ReclaimWaits,
     kthread::StopToken,
     pages::SharedBuf,
 };
@@ -71,6 +72,7 @@ impl LogWorker {
     /// The thread's body.
     pub(crate) fn run(mut self, stop: &StopToken) {
         while !stop.should_stop() {
+            let reclaim = ReclaimWaits::enter();
             self.ended();
             self.overlay_ended();
             self.waiting();
@@ -80,6 +82,7 @@ impl LogWorker {
             let _ = self.group.release();
             self.retire();
             let ms = self.sleep_ms();
+            drop(reclaim);
             self.group.log_wake.wait(ms);
         }
         // Whatever is in flight comes back before the queues go.

@@ -65,3 +65,29 @@ void replicate_helper_memalloc_noreclaim_restore(unsigned int flags)
 {
 	memalloc_noreclaim_restore(flags);
 }
+
+/*
+ * For lockdep, a task between these two is in memory reclaim: reclaim waits for what it does. The flags that make
+ * allocations leave I/O alone would hide that.
+ */
+void replicate_helper_reclaim_waits_begin(void)
+{
+#ifdef CONFIG_LOCKDEP
+	unsigned int hidden = current->flags & (PF_MEMALLOC | PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS);
+
+	current->flags &= ~hidden;
+	fs_reclaim_acquire(GFP_KERNEL);
+	current->flags |= hidden;
+#endif
+}
+
+void replicate_helper_reclaim_waits_end(void)
+{
+#ifdef CONFIG_LOCKDEP
+	unsigned int hidden = current->flags & (PF_MEMALLOC | PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS);
+
+	current->flags &= ~hidden;
+	fs_reclaim_release(GFP_KERNEL);
+	current->flags |= hidden;
+#endif
+}

@@ -69,6 +69,32 @@ impl Drop for NoreclaimScope {
     }
 }
 
+/// While alive, lockdep takes the current task for one that memory reclaim waits for: it reports a lock that is taken
+/// here, and elsewhere held by somebody who allocates and so may wait for reclaim. Costs nothing without lockdep.
+/// They do not nest.
+pub struct ReclaimWaits {
+    _not_send: NotThreadSafe,
+}
+
+impl ReclaimWaits {
+    /// Enters the scope. Process context.
+    #[must_use]
+    pub fn enter() -> Self {
+        // SAFETY: No requirements; ended by `drop()` on this task, as `Self` is not `Send`.
+        unsafe { raw::reclaim_waits_begin() };
+        Self {
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+impl Drop for ReclaimWaits {
+    fn drop(&mut self) {
+        // SAFETY: Begun by `enter()` on this task.
+        unsafe { raw::reclaim_waits_end() };
+    }
+}
+
 #[kunit_tests(replicate_linux_gfp)]
 mod tests {
     use super::*;
