@@ -25,7 +25,7 @@ help:
 #: make lab               two hosts in QEMU with a shell on each (root)
 #: make bench             side by side with raw disk, NVMe/TCP and DRBD (root)
 #: make test-crash        more kills and a longer exploration (root)
-#: make test-debug        KUnit under KASAN, lockdep and kmemleak (root; builds a kernel with clang)
+#: make test-debug        KUnit and scenarios under KASAN, lockdep and kmemleak (root; builds a kernel with clang)
 #: make doc               rustdoc of the three crates
 #: make fmt               format the Rust code
 #: make clean             remove what was built in this tree (the cache stays)

@@ -33,13 +33,6 @@ def declared(source_tree: pathlib.Path) -> set:
     return found
 
 
-def leaks(guest: Guest) -> list:
-    """Memory that nothing refers to: what two scans, some time apart, have not found."""
-    guest.run("for i in 1 2; do echo scan >/sys/kernel/debug/kmemleak; sleep 3; done", 120)
-    return [f"kmemleak: {text}" for text in
-            guest.sh("cat /sys/kernel/debug/kmemleak").split("unreferenced object") if text.strip()]
-
-
 def run(kind: str, kdir: pathlib.Path, chosen: str) -> int:
     start = time.monotonic()
     lab = Lab(kind, variant=kind)
@@ -49,7 +42,7 @@ def run(kind: str, kdir: pathlib.Path, chosen: str) -> int:
                                  + (f" kunit.filter_glob={chosen}" if chosen else "")))
     complaints = []
     try:
-        guest.start().wait_boot(240)
+        guest.start().wait_boot()
         # What boot itself has left is not ours.
         guest.run("echo clear >/sys/kernel/debug/kmemleak")
         # Packets of the loopback device are freed at once, not when the CPU that sent them has its
@@ -60,9 +53,9 @@ def run(kind: str, kdir: pathlib.Path, chosen: str) -> int:
             complaints.append(f"insmod ended with {rc}: {out.strip()}")
         else:
             # Once while the module is there to give its functions' names, once without it.
-            lost = leaks(guest)
+            lost = guest.leaks()
             guest.sh("rmmod dm_replicate", timeout=120)
-            complaints += lost or leaks(guest)
+            complaints += lost or guest.leaks()
     except Exception as error:  # whatever broke, the report must say what ran until then
         complaints.append(f"{type(error).__name__}: {error}")
     console = guest.console_text()

@@ -21,7 +21,7 @@ def _kvm_boots() -> bool:
         log = pathlib.Path(folder) / "console"
         command = ["qemu-system-x86_64", *KVM, "-machine", "q35", "-m", "512", "-nodefaults",
                    "-display", "none", "-no-reboot", "-serial", f"file:{log}",
-                   "-kernel", str(paths.kernel()), "-append", "console=ttyS0 panic=-1"]
+                   "-kernel", str(paths.stock_kernel()), "-append", "console=ttyS0 panic=-1"]
         try:
             subprocess.run(command, timeout=20, stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL, check=False)

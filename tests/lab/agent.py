@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 
+from .paths import SLOW
+
 
 class GuestGone(Exception):
     """The guest was killed, died, or does not answer."""
@@ -44,7 +46,7 @@ class Job:
 
     def wait(self, timeout: float = None) -> int:
         """The exit code; GuestGone when the guest went away, TimeoutError when it takes longer."""
-        if not self._done.wait(timeout):
+        if not self._done.wait(timeout and timeout * SLOW):
             raise TimeoutError(f"{self._channel.name}: still running after {timeout} s: "
                                f"{self.command}\n{self.text[-2000:]}")
         if self._gone:
@@ -110,7 +112,7 @@ class Channel:
         if self._closed:
             raise GuestGone(f"{self.name}: {self._closed}")
         self._jobs[number] = job
-        head = b"run %d %d %d %d\n" % (number, int(timeout * 1000), len(raw), len(stdin))
+        head = b"run %d %d %d %d\n" % (number, int(timeout * 1000 * SLOW), len(raw), len(stdin))
         try:
             self.send(head + raw + stdin)
         except GuestGone:

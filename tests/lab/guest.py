@@ -16,7 +16,7 @@ from . import accel, agent, disk, dmesg, image, paths
 from .agent import CommandFailed, GuestGone
 from .qmp import Qmp
 
-BOOT_TIMEOUT = 240
+BOOT_TIMEOUT = 240 * paths.SLOW
 # Under emulation QEMU now and then loses an interrupt of a disk while the kernel boots; the driver notices after a
 # minute. Or the kernel measures its clock while QEMU waits for a processor, and time goes a hundred times too fast
 # until a watchdog notices. Nothing of a test has run in the guest by then, so it is switched on again.
@@ -33,10 +33,11 @@ class Guest:
         self.boots = 0
         self.expected = []
         self._folder, self._initrd = folder, initrd
-        self._memory, self._cpus = memory, cpus
+        self._memory, self._cpus = memory * (2 if paths.DEBUG else 1), cpus
         self._wires = list(wires)
         self._kernel = kernel or paths.kernel()
-        self._append = append
+        # The debug kernel's module carries its KUnit tests: they have a run of their own.
+        self._append = f"kunit.enable=0 {append}" if paths.DEBUG else append
         self._nbd_arguments = list(nbd_arguments)
         self._tty = folder / f"{name}.tty" if tty else None
         self._process = None
@@ -103,6 +104,9 @@ class Guest:
                 channel.connect(timeout / BOOT_TRIES, self.alive)
                 self._channel = channel
                 self._check_clock()
+                if paths.DEBUG:
+                    # What boot itself has left is not ours.
+                    self.run("echo clear >/sys/kernel/debug/kmemleak")
                 return self
             except GuestGone as gone:
                 self._channel = None
@@ -245,7 +249,7 @@ class Guest:
 
     def until(self, command: str, pattern: str = "", timeout: float = 60, every: float = 0.2) -> str:
         """Runs a command again and again until it succeeds with output that matches."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * paths.SLOW
         while True:
             rc, out = self.run(command, timeout)
             if rc == 0 and re.search(pattern, out):
@@ -263,6 +267,12 @@ class Guest:
 
     def console_text(self) -> str:
         return self.console.read_text(errors="replace") if self.console.exists() else ""
+
+    def leaks(self) -> list:
+        """Memory that nothing refers to: what two scans of kmemleak, some time apart, have not found."""
+        self.run("for i in 1 2; do echo scan >/sys/kernel/debug/kmemleak; sleep 3; done", 120)
+        return [f"kmemleak: {text}" for text in
+                self.sh("cat /sys/kernel/debug/kmemleak").split("unreferenced object") if text.strip()]
 
     def faults(self) -> list:
         """What the kernel should not have said, in all boots of this guest."""

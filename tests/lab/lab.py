@@ -10,7 +10,7 @@ import shutil
 import tempfile
 
 from . import disk, image, paths
-from .guest import Guest
+from .guest import CommandFailed, Guest, GuestGone
 from .wire import LabWire, Wire
 
 MIB = 1 << 20
@@ -40,6 +40,9 @@ class Lab:
         for place, tool in TOOLS.items():
             if (paths.STATIC / tool).exists():
                 self._files[place] = paths.STATIC / tool
+        if paths.DEBUG:
+            # Every driver is built in: there is nothing to load, and no list of what there could be.
+            self._files["/sbin/modprobe"] = "/bin/true"
         self._files.update(files or {})
         self._image = None
         self._lab_wires = []
@@ -51,6 +54,8 @@ class Lab:
         faults = self.close()
         if faults and kind is None:
             raise KernelFault("\n\n".join(faults))
+        # Beside what failed, and perhaps its reason.
+        print("\n\n".join(faults), flush=True)
 
     def image(self) -> pathlib.Path:
         if self._image is None:
@@ -124,14 +129,25 @@ class Lab:
     def close(self) -> list:
         """Takes everything down, saves the logs, and returns the kernels' faults."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        leaks = []
         for guest in self.all:
             if guest.alive():
+                leaks += self._leaks(guest)
                 guest.save_dmesg(self.logs / f"{guest.name}.dmesg")
             guest.close()
             if guest.console.exists():
                 shutil.copy2(guest.console, self.logs / f"{guest.name}.console")
         for lab_wire in self._lab_wires:
             lab_wire.stop()
-        faults = self.faults()
+        faults = self.faults() + leaks
         shutil.rmtree(self.folder, ignore_errors=True)
         return faults
+
+    def _leaks(self, guest: Guest) -> list:
+        """What the debug kernel of a guest that still answers finds."""
+        if not paths.DEBUG:
+            return []
+        try:
+            return [f"{guest.name}: {leak}" for leak in guest.leaks()]
+        except (GuestGone, CommandFailed, TimeoutError) as error:
+            return [f"{guest.name}: no kmemleak: {error}"]

@@ -10,6 +10,8 @@ stays. A scenario passes when its function returns and no guest's kernel complai
     scenario_x.timeout = 600         seconds before it counts as hung (default 300)
     scenario_x.long = True           only with --long
     scenario_x.alone = True          nothing else may run meanwhile (it measures)
+    scenario_x.debug = True          --debug runs it, too, on the kernel with KASAN, lockdep and kmemleak
+    scenario_x.debug = "only"        it needs that kernel, and --debug alone runs it
 
 A scenario that cannot run here raises lab.runner.Skip(reason).
 """
@@ -54,7 +56,14 @@ def discover(patterns: list, long: bool) -> list:
                 continue
             name = f"{file.stem}.{attribute.removeprefix('scenario_')}"
             wanted = any(p in name for p in patterns)
-            if wanted or (not patterns and (long or not getattr(function, "long", False))):
+            debug = getattr(function, "debug", False)
+            if not paths.DEBUG and debug == "only":
+                continue
+            if paths.DEBUG and not patterns:
+                wanted = debug
+            elif not patterns:
+                wanted = long or not getattr(function, "long", False)
+            if wanted:
                 found.append((name, module, function))
     return found
 
@@ -144,7 +153,7 @@ def run_all(chosen: list, jobs: int, until: float) -> dict:
                 print(f"failed  {name}: not run, the time for all scenarios was over", flush=True)
                 count["failed"] += 1
             return
-        timeout = getattr(function, "timeout", TIMEOUT) * jobs
+        timeout = getattr(function, "timeout", TIMEOUT) * jobs * paths.SLOW
         if until:
             timeout = min(timeout, until + 120 - time.time())
         outcome = run_apart(name, timeout)

@@ -6,6 +6,7 @@ import re
 import time
 
 from lab.lab import MIB
+from lab.paths import SLOW
 
 from scenarios.kit import checker, load, oracle
 from scenarios.kit.host import Host
@@ -120,7 +121,8 @@ def scenario_suspend_and_reload_under_load(lab):
     """Suspend, resume and table reload while writers and readers run; a suspended snapshot is right."""
     host = alone(lab.hosts[0])
     guest = host.guest
-    writers = load.Load(host, seconds=8, writers=3, depth=8, readers=2, options="--fsync-every 20 --verify-at-end")
+    writers = load.Load(host, seconds=8 * SLOW, writers=3, depth=8, readers=2,
+                        options="--fsync-every 20 --verify-at-end")
     writers.wait_acked(50)
     table = host.table("data")
     for turn in range(12):
@@ -142,6 +144,7 @@ def scenario_suspend_and_reload_under_load(lab):
 
 
 scenario_suspend_and_reload_under_load.guests = 1
+scenario_suspend_and_reload_under_load.debug = True
 
 
 def scenario_volumes_come_one_by_one(lab):

@@ -7,6 +7,7 @@ import random
 import time
 
 from lab.lab import MIB
+from lab.paths import SLOW
 
 from scenarios.kit import checker, load, oracle, pair, tutorial
 from scenarios.kit.host import PORT, Host, pick, seen, wait_event
@@ -411,7 +412,7 @@ def scenario_secondary_is_suspended(lab):
 
 def _wait_still(writers, timeout: float = 90):
     """Waits until the writers get no further: what they wait for is room at the secondary."""
-    end, before = time.monotonic() + timeout, -1
+    end, before = time.monotonic() + timeout * SLOW, -1
     while writers.acked() != before:
         assert time.monotonic() < end, f"still writing after {timeout} s: {writers.acked()}"
         before = writers.acked()

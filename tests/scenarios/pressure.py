@@ -57,6 +57,7 @@ def scenario_swap_on_a_volume(lab):
 
 scenario_swap_on_a_volume.guests = 0
 scenario_swap_on_a_volume.timeout = 400
+scenario_swap_on_a_volume.debug = True
 
 
 def scenario_noflush_suspend_while_writes_wait(lab):

@@ -3,6 +3,7 @@
 replica when both are at rest."""
 
 from lab.lab import MIB
+from lab.paths import SLOW
 
 from scenarios.kit import files, load, pair
 from scenarios.kit.host import wait_event
@@ -14,7 +15,7 @@ def _mode(lab, mode: str, ring: bool):
     p = pair.make(lab, volumes=2, mode=mode, ring=ring)
     if mode != "async":
         p.a.wait_in_sync()
-    writers = load.Load(p.a, seconds=4, writers=3, depth=8, readers=1,
+    writers = load.Load(p.a, seconds=4 * SLOW, writers=3, depth=8, readers=1,
                         options="--fsync-every 20 --fua-percent 5 --discard-percent 2 --zero-percent 3 "
                                 "--verify-at-end")
     done = writers.finish()
@@ -68,6 +69,7 @@ for _one in (scenario_async, scenario_received, scenario_logged_without_ring, sc
     _one.guests = 0
 # What it shows, two secondaries, a cut link and the files with fio show too.
 scenario_received.long = True
+scenario_async.debug = True
 
 
 def scenario_full_sync_under_load(lab):
@@ -103,6 +105,7 @@ def scenario_full_sync_under_load(lab):
 
 scenario_full_sync_under_load.guests = 0
 scenario_full_sync_under_load.timeout = 420
+scenario_full_sync_under_load.debug = True
 
 
 def scenario_full_sync_survives_restarts(lab):

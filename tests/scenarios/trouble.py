@@ -345,3 +345,5 @@ for _one in (scenario_backlog_larger_than_memory, scenario_link_cut_under_load,
              scenario_log_full, scenario_removal_with_a_dead_link,
              scenario_two_primaries_and_one_secondary, scenario_secondary_log_hangs_and_fails):
     _one.guests = 0
+for _one in (scenario_link_flaps_and_loses, scenario_primary_is_lost_and_returns, scenario_removal_with_a_dead_link):
+    _one.debug = True

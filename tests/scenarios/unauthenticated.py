@@ -6,6 +6,7 @@ counted, and replication goes on."""
 import time
 
 from lab.lab import MIB
+from lab.paths import SLOW
 
 from scenarios.kit import load, pair, rawclient
 from scenarios.kit.host import KEY, PORT, seen
@@ -194,7 +195,7 @@ def scenario_floods(lab):
         took.append(time.monotonic() - start)
     dropped = b.link()["stats"]["dropped"]
     print(f"note: reconnected in {', '.join(f'{t:.1f}' for t in took)} s; {dropped} connections dropped")
-    assert sorted(took)[len(took) // 2] < 5, took
+    assert sorted(took)[len(took) // 2] < 5 * SLOW, took
     load.Load(a, seconds=2, writers=1, depth=2).finish()
     p.same()
     # Whatever the flood does, what listens can be taken away.
@@ -211,3 +212,4 @@ def scenario_floods(lab):
 
 for _one in (scenario_who_may_do_what, scenario_garbage_on_the_port, scenario_a_live_session_meets_broken_bytes, scenario_floods):
     _one.guests = 0
+scenario_floods.debug = True

@@ -111,7 +111,7 @@ class Copier:
         return max(numbers, default=0)
 
     def wait(self, files: int, timeout: float = 60):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * paths.SLOW
         while self.durable() < files:
             if not self.job.running() and self.durable() < files:
                 raise AssertionError(f"the copier ended with {self.job.rc}: {self.job.text[-500:]}")

@@ -9,6 +9,8 @@ brings it back after a boot. What the kernel itself must remember is in the SRL 
 import json
 import time
 
+from lab.paths import SLOW
+
 SECRET = "correct horse battery staple"
 KEY = "/etc/dm-replicate/{}.key"
 PORT = 7790
@@ -154,7 +156,7 @@ class Host:
 
     def wait(self, what: str, test, timeout: float = 120, every: float = 0.1) -> dict:
         """Waits until `test(group status)` holds; the status that it held for."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * SLOW
         while True:
             status = self.status()
             if test(status):
@@ -214,7 +216,7 @@ def seen(job, **wanted) -> list:
 
 
 def wait_event(job, timeout: float = 60, **wanted) -> dict:
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * SLOW
     while True:
         found = seen(job, **wanted)
         if found:

@@ -6,6 +6,8 @@ import json
 import pathlib
 import time
 
+from lab.paths import SLOW
+
 MIX = "512,4096x6,16384,65536,unaligned"
 
 
@@ -30,7 +32,7 @@ class Load:
         return self.journal().count(b"\nC ")
 
     def wait_acked(self, count: int, timeout: float = 120):
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * SLOW
         while self.acked() < count:
             if not self.job.running():
                 raise AssertionError(f"the writers ended early ({self.job.rc}): {self.words()}")
