@@ -268,13 +268,8 @@ impl Target for Replicate {
         }
     }
 
-    fn presuspend_undo(p: ArcBorrow<'_, Instanced>, _i: &Instance<'_>) {
-        p.group.requeue_ends(&p.volume);
-    }
-
     fn postsuspend(p: ArcBorrow<'_, Instanced>, i: &Instance<'_>) {
         let _noio = NoioScope::enter();
-        p.group.requeue_ends(&p.volume);
         let limit_ms = if i.is_noflush_suspending() {
             NOFLUSH_MS
         } else {

@@ -193,7 +193,7 @@ impl Group {
             State::Absent | State::Waiting | State::Replaying | State::Failed => {}
         }
         match inner.entry(volume) {
-            Some(entry) if entry.requeues => {
+            Some(_) if bio.is_wanted_back() => {
                 drop(inner);
                 bio.end(BlkStatus::DM_REQUEUE);
             }

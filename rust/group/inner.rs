@@ -45,10 +45,6 @@ pub(crate) struct Attached {
     pub(crate) deferred: BioList,
     /// Reads that wait for a pin, or for the volume to become active.
     pub(crate) reads: BioList,
-    /// A noflush suspend is under way: what would have to wait goes back to device-mapper instead, until it has
-    /// taken the device over. Not only what waits when it begins: `map()` goes on for a while, and the log worker
-    /// may hold a bio that finds no room.
-    pub(crate) requeues: bool,
 }
 
 impl Attached {
@@ -58,7 +54,6 @@ impl Attached {
             volume,
             deferred: BioList::new(),
             reads: BioList::new(),
-            requeues: false,
         }
     }
 }
@@ -149,6 +144,11 @@ impl Inner {
 
     /// Puts a write or flush on its volume's list, at the front where `first`. What cannot wait comes back with the
     /// status to end it with, without the lock.
+    ///
+    /// While a noflush suspend is under way, what would have to wait goes back to device-mapper. Not only what waits
+    /// when it begins ([`Group::requeue`](crate::group::Group::requeue)): `map()` goes on for a while, and the log
+    /// worker may hold a bio that finds no room. Device-mapper says that a suspend is under way before it asks for
+    /// what waits, and both look under the order lock: no bio is left between the two.
     pub(crate) fn defer(
         &mut self,
         volume: &Volume,
@@ -156,7 +156,7 @@ impl Inner {
         first: bool,
     ) -> Result<(), (MappedBio, BlkStatus)> {
         match self.entry(volume) {
-            Some(entry) if entry.requeues => Err((bio, BlkStatus::DM_REQUEUE)),
+            Some(_) if bio.is_wanted_back() => Err((bio, BlkStatus::DM_REQUEUE)),
             Some(entry) if first => {
                 entry.deferred.push_front(bio);
                 Ok(())

@@ -290,26 +290,17 @@ impl Group {
         Some(entry.volume.clone())
     }
 
-    /// Gives the bios of `volume` that have no seq back to device-mapper, and those that come until
-    /// [`Self::requeue_ends`], so that a noflush suspend can end. Does not sleep.
+    /// Gives the bios of `volume` that have no seq back to device-mapper, so that a noflush suspend can end; those that
+    /// come later go back at once. Does not sleep.
     pub(crate) fn requeue(&self, volume: &Volume) {
         let mut out = BioList::new();
         if let Some(entry) = self.inner.lock().entry(volume) {
-            entry.requeues = true;
             out.append(&mut entry.deferred);
             out.append(&mut entry.reads);
         }
         while let Some(bio) = out.pop() {
             bio.end(BlkStatus::DM_REQUEUE);
         }
-    }
-
-    /// Device-mapper has stopped the device, or does not any more: bios may wait again. Does not sleep.
-    pub(crate) fn requeue_ends(&self, volume: &Volume) {
-        if let Some(entry) = self.inner.lock().entry(volume) {
-            entry.requeues = false;
-        }
-        self.log_wake.notify();
     }
 
     /// Suspends `volume`: every write that completed is on its data device and flushed when this returns, so that

@@ -98,11 +98,6 @@ pub trait Target: Sized + 'static {
         kernel::build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
     }
 
-    /// The suspend was given up.
-    fn presuspend_undo(_private: Borrowed<'_, Self>, _instance: &Instance<'_>) {
-        kernel::build_error!(kernel::error::VTABLE_DEFAULT_ERROR)
-    }
-
     /// All I/O has ended and none arrives until the resume.
     fn postsuspend(_private: Borrowed<'_, Self>, _instance: &Instance<'_>) {
         kernel::build_error!(kernel::error::VTABLE_DEFAULT_ERROR)

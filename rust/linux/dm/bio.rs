@@ -195,10 +195,19 @@ impl MappedBio {
             return Err(EINVAL);
         }
         self.for_each_piece(offset, len, |piece, n| {
-            // SAFETY: Valid for writing, as this is a read.
-            unsafe { core::ptr::write_bytes(piece, 0, n) };
+            // SAFETY: Valid for writing, as this is a read; by C, as in `PageBuf::copy_to_raw()`.
+            unsafe { raw::zero_shared(piece.cast(), n) };
             Ok(())
         })
+    }
+
+    /// Whether a suspend is in progress that takes bios back which end with [`BlkStatus::DM_REQUEUE`]. Any context.
+    ///
+    /// As for every target that pushes bios back (dm-mpath asks just so), the answer may be out of date once it is
+    /// used: where a signal ends the suspend in between, the bio ends with an I/O error.
+    pub fn is_wanted_back(&self) -> bool {
+        // SAFETY: The instance outlives the bio, which is ours by the type invariant.
+        unsafe { raw::dm_noflush_suspending(self.per_bio().ti) != 0 }
     }
 
     /// Completes it. Any context.

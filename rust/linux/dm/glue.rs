@@ -57,8 +57,6 @@ impl<T: Target> TargetRegistration<T> {
             map: Some(Glue::<T>::map),
             end_io: Some(Glue::<T>::end_io),
             presuspend: T::HAS_PRESUSPEND.then_some(Glue::<T>::presuspend as Callback),
-            presuspend_undo: T::HAS_PRESUSPEND_UNDO
-                .then_some(Glue::<T>::presuspend_undo as Callback),
             postsuspend: T::HAS_POSTSUSPEND.then_some(Glue::<T>::postsuspend as Callback),
             preresume: if T::HAS_PRERESUME {
                 Some(Glue::<T>::preresume)
@@ -251,10 +249,8 @@ impl<T: Target> Glue<T> {
     unsafe extern "C" fn map(ti: *mut raw::dm_target, bio: *mut bindings::bio) -> c_int {
         // SAFETY: dm maps the bio now, and it is ours.
         unsafe { keep_to_boundary(ti, bio) };
-        // SAFETY: `ti` is valid.
-        let begin = unsafe { (*ti).begin };
-        // SAFETY: dm reserved `PerBio::SIZE` bytes, and the bio is ours now.
-        unsafe { PerBio::init(bio, begin) };
+        // SAFETY: dm reserved `PerBio::SIZE` bytes, the bio is ours now, and `ti` maps it.
+        unsafe { PerBio::init(bio, ti) };
         let Some(owned) = NonNull::new(bio) else {
             return raw::DM_MAPIO_KILL as c_int;
         };
@@ -304,14 +300,6 @@ impl<T: Target> Glue<T> {
     unsafe extern "C" fn presuspend(ti: *mut raw::dm_target) {
         // SAFETY: dm calls this between `ctr` and `dtr`. The same holds for all that follow.
         T::presuspend(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
-    }
-
-    /// # Safety
-    ///
-    /// For device-mapper, as a target's callback.
-    unsafe extern "C" fn presuspend_undo(ti: *mut raw::dm_target) {
-        // SAFETY: As in `presuspend()`.
-        T::presuspend_undo(unsafe { Self::user(ti) }, &unsafe { Instance::new(ti) });
     }
 
     /// # Safety

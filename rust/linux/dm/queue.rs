@@ -11,6 +11,9 @@ use kernel::{bindings, prelude::*, sync::Arc, types::Opaque};
 #[repr(C)]
 pub(super) struct PerBio {
     node: Opaque<bindings::llist_node>,
+    /// The instance that the bio is mapped by. It outlives the bio: device-mapper destroys a table only once all
+    /// bios that it mapped have ended.
+    pub(super) ti: *mut raw::dm_target,
     /// Where the bio goes when it is done, or null.
     list: *const IrqList,
     tag: u64,
@@ -43,17 +46,20 @@ impl PerBio {
     ///
     /// # Safety
     ///
-    /// As for [`PerBio::of`]; nobody else uses the bio.
-    pub(super) unsafe fn init(bio: *mut bindings::bio, begin: u64) {
+    /// As for [`PerBio::of`]; nobody else uses the bio, and `ti` is what it is being mapped by.
+    pub(super) unsafe fn init(bio: *mut bindings::bio, ti: *mut raw::dm_target) {
         // SAFETY: Per the caller.
         let this = unsafe { Self::of(bio) };
         // SAFETY: Per the caller.
         let iter = unsafe { (*bio).bi_iter };
         let sector = iter.bi_sector;
+        // SAFETY: Per the caller.
+        let begin = unsafe { (*ti).begin };
         let new = Self {
             node: Opaque::new(bindings::llist_node {
                 next: core::ptr::null_mut(),
             }),
+            ti,
             list: core::ptr::null(),
             tag: 0,
             sector: sector.wrapping_sub(begin),
