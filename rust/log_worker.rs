@@ -36,8 +36,8 @@ use replicate_linux::{
 /// Page fragments of a largest batch: 2 MiB in pages, descriptor, and two more per record.
 const MAX_SEGMENTS: usize = 512 + 17 + 2 * MAX_BATCH_RECORDS as usize;
 
-/// How often bios that wait for pages look whether a socket has let go of some.
-const LENT_MS: u32 = 5;
+/// How often bios that wait for pages look whether there are some.
+const PAGES_MS: u32 = 5;
 /// Records whose memory is given back under one hold of the order lock.
 const RETIRE: usize = 128;
 
@@ -56,6 +56,8 @@ pub(crate) struct LogWorker {
     flush: Option<IoUnit<Kind>>,
     /// Payloads on their way back to the pool.
     retired: KVec<SharedBuf>,
+    /// A bio that waits found no pages in this turn.
+    short_of_pages: bool,
 }
 
 impl LogWorker {
@@ -65,6 +67,7 @@ impl LogWorker {
             reads: BioQueue::new(group.log_wake.clone())?,
             flush: Some(IoUnit::new(1)?),
             retired: KVec::with_capacity(RETIRE, GFP_KERNEL)?,
+            short_of_pages: false,
             group,
         })
     }
@@ -107,9 +110,9 @@ impl LogWorker {
         }
         let ms = self.group.settings.commit_interval_ms.load(Relaxed).max(1);
         inner.send_gathered(u64::from(ms) * 1_000_000);
-        if inner.attached.iter().any(|l| !l.deferred.is_empty()) && self.group.pool.lent() > 0 {
-            // Nobody calls when a socket lets go of pages.
-            return LENT_MS;
+        if self.short_of_pages {
+            // Nobody calls when a socket lets go of pages, or the system has some again.
+            return PAGES_MS;
         }
         if inner.uncommitted_since != 0 || inner.gathering_since != 0 {
             return ms;

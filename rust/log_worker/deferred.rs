@@ -20,6 +20,7 @@ impl LogWorker {
     /// Continues the bios that had to wait, in order, as far as they can go now.
     pub(super) fn waiting(&mut self) {
         self.end_holding();
+        self.short_of_pages = false;
         let n = self.group.inner.lock().attached.len();
         for i in 0..n {
             loop {
@@ -53,7 +54,7 @@ impl LogWorker {
         }
     }
 
-    fn continue_bio(&self, (volume, bio, pass): (Arc<Volume>, MappedBio, bool)) -> bool {
+    fn continue_bio(&mut self, (volume, bio, pass): (Arc<Volume>, MappedBio, bool)) -> bool {
         if pass {
             let sector = bio.sector();
             bio.submit_to(&volume.data, sector);
@@ -63,6 +64,7 @@ impl LogWorker {
             return self.dispatch(&volume, |inner, bio| inner.flush(bio), bio);
         }
         let Some(payload) = self.group.copy(&bio) else {
+            self.short_of_pages = true;
             self.defer_front(&volume, bio);
             return false;
         };
