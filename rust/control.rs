@@ -2,8 +2,8 @@
 
 //! Commands: what generic netlink asks of this module.
 //!
-//! The operations and their policies are generated from `Documentation/netlink/specs/dm-replicate.yaml`; here are the
-//! functions that they name. Lengths and ranges were checked before, and that the caller has CAP_SYS_ADMIN in the initial
+//! The operations and their policies are generated from `Documentation/netlink/specs/dm-replicate.yaml`; here is
+//! what they do. Lengths and ranges were checked before, and that the caller has CAP_SYS_ADMIN in the initial
 //! user namespace and comes from the initial network namespace (`replicate_linux::genl`); what must be there is checked
 //! here. A refusal names the object and the cause; nothing was changed then. What to do about it is dmrepl's to say.
 //!
@@ -18,26 +18,23 @@ mod status;
 mod sync;
 mod takeover;
 
-use crate::event::Family;
-use replicate_linux::genl;
+use replicate_linux::genl::{self, Commands};
 
 /// While it lives, commands are taken.
-pub(crate) type Registration = genl::Registration<Family>;
+pub(crate) type Registration = genl::Registration;
 
-replicate_linux::genl_doit! {
-    dm_replicate_nl_group_add_doit => group::add;
-    dm_replicate_nl_group_del_doit => group::del;
-    dm_replicate_nl_group_set_doit => group::set;
-    dm_replicate_nl_group_get_doit => status::get;
-    dm_replicate_nl_link_add_doit => link::add;
-    dm_replicate_nl_link_del_doit => link::del;
-    dm_replicate_nl_link_set_doit => link::set;
-    dm_replicate_nl_link_connect_doit => link::connect;
-    dm_replicate_nl_link_disconnect_doit => link::disconnect;
-    dm_replicate_nl_sync_doit => sync::sync;
-    dm_replicate_nl_takeover_doit => takeover::takeover;
-}
-
-replicate_linux::genl_dumpit! {
-    dm_replicate_nl_group_get_dumpit => status::dump;
-}
+/// What the operations do.
+pub(crate) static COMMANDS: Commands = Commands {
+    group_add: group::add,
+    group_del: group::del,
+    group_get: status::get,
+    group_get_dump: status::dump,
+    group_set: group::set,
+    link_add: link::add,
+    link_del: link::del,
+    link_set: link::set,
+    link_connect: link::connect,
+    link_disconnect: link::disconnect,
+    sync: sync::sync,
+    takeover: takeover::takeover,
+};

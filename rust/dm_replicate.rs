@@ -58,7 +58,7 @@ struct DmReplicate {
 impl kernel::Module for DmReplicate {
     fn init(module: &'static ThisModule) -> Result<Self> {
         let target = target::Registration::register(module)?;
-        let control = control::Registration::new()?;
+        let control = control::Registration::register(&control::COMMANDS)?;
         pr_info!("loaded, log format 1, protocol 1\n");
         Ok(Self {
             _registry: registry::Cleanup,

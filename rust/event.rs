@@ -22,11 +22,6 @@ use kernel::{
 };
 use replicate_linux::{clock, genl::Multicast};
 
-replicate_linux::genl_family! {
-    /// The generic netlink family of this module.
-    pub(crate) struct Family = dm_replicate_nl_family;
-}
-
 /// Names, numbers and a text of at most 400 bytes.
 const CAPACITY: usize = 1024;
 
@@ -42,7 +37,7 @@ struct About<'a> {
 }
 
 /// A message that was made before it was needed.
-pub(crate) struct Reserved(Multicast<Family>);
+pub(crate) struct Reserved(Multicast);
 
 impl Reserved {
     /// Makes one. May sleep.
@@ -140,7 +135,7 @@ fn send(
     let head = group.inner.lock().node.head();
     let mut m = match reserved {
         Some(reserved) => reserved.0,
-        None => Multicast::<Family>::new(cmd::EVENT, CAPACITY)?,
+        None => Multicast::new(cmd::EVENT, CAPACITY)?,
     };
     m.uint(e::GENERATION, generation)?;
     m.uint(e::TIME_NS, clock::wall_ns())?;

@@ -21,6 +21,8 @@
 #include <net/genetlink.h>
 #include <net/sock.h>
 
+#include "../generated/netlink.h"
+
 /* bindgen cannot evaluate the casts in these. */
 const blk_mode_t RUST_CONST_HELPER_BLK_OPEN_READ = BLK_OPEN_READ;
 const blk_mode_t RUST_CONST_HELPER_BLK_OPEN_WRITE = BLK_OPEN_WRITE;

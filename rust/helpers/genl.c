@@ -41,11 +41,23 @@ int replicate_helper_genlmsg_reply(struct sk_buff *skb, struct genl_info *info)
 	return genlmsg_reply(skb, info);
 }
 
+/*
+ * A group can be joined by its number before the family that asks for a privilege has it: whoever opened the socket
+ * must have it when a message is sent, too. Netlink keeps the socket, and its file, for that long.
+ */
+static int is_unprivileged(struct sock *sk, struct sk_buff *skb, void *data)
+{
+	if (!sk->sk_socket || !sk->sk_socket->file)
+		return !sk->sk_kern_sock;
+	return !file_ns_capable(sk->sk_socket->file, &init_user_ns, CAP_SYS_ADMIN);
+}
+
 /* Takes the buffer, also when it fails. */
 int replicate_helper_genlmsg_multicast(struct genl_family *family, struct sk_buff *skb,
 				       unsigned int group, gfp_t flags)
 {
-	return genlmsg_multicast(family, skb, 0, group, flags);
+	return genlmsg_multicast_netns_filtered(family, &init_net, skb, 0, group, flags,
+						is_unprivileged, NULL);
 }
 
 void replicate_helper_nlmsg_free(struct sk_buff *skb)

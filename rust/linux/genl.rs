@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Generic netlink families whose C tables were generated from a YNL specification.
+//! Generic netlink, with a family whose C tables were generated from a YNL specification.
 //!
-//! The generated C code has the operations, their policies and the family. What it lacks are the
-//! functions that the operations name; the module defines them in safe code:
+//! The generated C code has the operations, their policies and the family. What it lacks are the functions that the
+//! operations name: those are generated too ([`Commands`]), and call what the module registered:
 //!
 //! ```ignore
-//! genl_family! {
-//!     /// The family of this module.
-//!     pub struct Family = foo_nl_family;
-//! }
-//! genl_doit! { foo_nl_thing_set_doit => thing_set; }
-//! genl_dumpit! { foo_nl_thing_get_dumpit => thing_dump; }
+//! static COMMANDS: Commands = Commands { thing_set: |request| .., thing_get_dump: |dump| .. };
 //!
-//! fn thing_set(request: &mut Request<'_>) -> Result { .. }
-//! fn thing_dump(dump: &mut Dump<'_>) -> Result { .. }
+//! let registration = Registration::register(&COMMANDS)?;
 //! ```
 //!
 //! The C core has checked a message by the policy before a handler sees it: lengths, ranges and
@@ -22,119 +16,73 @@
 //! sleep; with `parallel_ops` several at once.
 //!
 //! No handler, of a change or of a read, is reached without CAP_SYS_ADMIN in the initial user namespace and a socket of
-//! the initial network namespace: the entry points check both, of the sender and of whoever opened the socket.
+//! the initial network namespace: the entry points check both, of the sender and of whoever opened the socket. A
+//! multicast message reaches only sockets that were opened with that privilege.
 
 mod attr;
+mod commands;
 mod dump;
 mod kunit;
 mod message;
 mod request;
 
 pub use attr::{Attr, Attrs};
-pub use dump::{dumpit, Dump, CURSORS};
+pub use commands::Commands;
+pub use dump::{Dump, CURSORS};
 pub use message::{Message, Multicast, Reply};
-pub use request::{doit, Request};
+pub use request::Request;
 
 use crate::bindings as raw;
-use core::marker::PhantomData;
-use kernel::{error::to_result, prelude::*};
+use kernel::{error::to_result, prelude::*, sync::SetOnce};
 
-/// A generated family. Implemented by [`genl_family!`](crate::genl_family).
-///
-/// # Safety
-///
-/// `as_ptr()` points at a `struct genl_family` that is valid for ever, or until it is no longer
-/// registered.
-pub unsafe trait Family: 'static {
-    /// The `struct genl_family`.
-    fn as_ptr() -> *mut c_void;
+/// The family that was generated.
+fn generated() -> *mut raw::genl_family {
+    &raw mut raw::dm_replicate_nl_family
 }
 
-/// The family, for C.
-fn raw_family<F: Family>() -> *mut raw::genl_family {
-    F::as_ptr().cast::<raw::genl_family>()
-}
-
-/// Names a generated family: `genl_family! { pub struct Family = foo_nl_family; }`.
-#[macro_export]
-macro_rules! genl_family {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident = $c_name:ident;) => {
-        $(#[$meta])*
-        $vis struct $name;
-
-        // SAFETY: The generated C file defines this static with that type.
-        unsafe impl $crate::genl::Family for $name {
-            fn as_ptr() -> *mut ::core::ffi::c_void {
-                extern "C" {
-                    static mut $c_name: ::core::cell::UnsafeCell<u8>;
-                }
-                (&raw mut $c_name).cast()
-            }
-        }
-    };
-}
-
-/// Defines `doit` entry points that a generated table names:
-/// `c_name => handler;` with `fn handler(request: &mut Request<'_>) -> Result`.
-#[macro_export]
-macro_rules! genl_doit {
-    ($($(#[$meta:meta])* $c_name:ident => $handler:path;)*) => {$(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        ///
-        /// For generic netlink.
-        #[no_mangle]
-        unsafe extern "C" fn $c_name(
-            skb: *mut ::core::ffi::c_void,
-            info: *mut ::core::ffi::c_void,
-        ) -> ::kernel::ffi::c_int {
-            // SAFETY: Genetlink calls this with the buffer and the `struct genl_info` of a request.
-            unsafe { $crate::genl::doit(skb, info, $handler) }
-        }
-    )*};
-}
-
-/// Defines `dumpit` entry points that a generated table names:
-/// `c_name => handler;` with `fn handler(dump: &mut Dump<'_>) -> Result`.
-#[macro_export]
-macro_rules! genl_dumpit {
-    ($($(#[$meta:meta])* $c_name:ident => $handler:path;)*) => {$(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        ///
-        /// For generic netlink.
-        #[no_mangle]
-        unsafe extern "C" fn $c_name(
-            skb: *mut ::core::ffi::c_void,
-            cb: *mut ::core::ffi::c_void,
-        ) -> ::kernel::ffi::c_int {
-            // SAFETY: Genetlink calls this with a message buffer and the state of a dump.
-            unsafe { $crate::genl::dumpit(skb, cb, $handler) }
-        }
-    )*};
-}
+/// What the module registered.
+static COMMANDS: SetOnce<&'static Commands> = SetOnce::new();
 
 /// A registered family. Dropping it waits until no handler runs any more.
-pub struct Registration<F: Family>(PhantomData<F>);
+///
+/// # Invariants
+///
+/// The pointer is a family that was registered, and is valid as long as it is.
+pub struct Registration(*mut raw::genl_family);
 
-impl<F: Family> Registration<F> {
-    /// Registers the family; handlers may be called before this returns. Process context.
+// SAFETY: A family may be unregistered by any thread.
+unsafe impl Send for Registration {}
+// SAFETY: No method takes `&self`.
+unsafe impl Sync for Registration {}
+
+impl Registration {
+    /// Registers the family with what its operations do; they may be called before this returns. Process context.
     ///
     /// # Errors
     ///
-    /// `EEXIST` if there is a family of that name.
-    pub fn new() -> Result<Self> {
-        // SAFETY: Valid per the trait.
-        to_result(unsafe { raw::genl_register_family(raw_family::<F>()) })?;
-        Ok(Self(PhantomData))
+    /// `EEXIST` if there is a family of that name, or commands were registered before.
+    pub fn register(commands: &'static Commands) -> Result<Self> {
+        if !COMMANDS.populate(commands) {
+            return Err(EEXIST);
+        }
+        // SAFETY: A static of the generated C file.
+        unsafe { Self::new(generated()) }
+    }
+
+    /// # Safety
+    ///
+    /// The family is valid as long as the result lives.
+    unsafe fn new(family: *mut raw::genl_family) -> Result<Self> {
+        // SAFETY: Per the caller.
+        to_result(unsafe { raw::genl_register_family(family) })?;
+        // INVARIANT: Registered, and valid per the caller.
+        Ok(Self(family))
     }
 }
 
-impl<F: Family> Drop for Registration<F> {
+impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: Registered by `new()`.
-        unsafe { raw::genl_unregister_family(raw_family::<F>()) };
+        // SAFETY: By the type invariant.
+        unsafe { raw::genl_unregister_family(self.0) };
     }
 }

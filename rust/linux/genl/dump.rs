@@ -107,26 +107,25 @@ impl<'a> Dump<'a> {
     }
 }
 
-/// What the entry points made by [`genl_dumpit!`](crate::genl_dumpit) do.
+/// What the entry points of dumps do.
 ///
 /// # Safety
 ///
 /// `skb` and `cb` are those of a running dump.
-#[doc(hidden)]
-pub unsafe fn dumpit(
-    skb: *mut c_void,
-    cb: *mut c_void,
+pub(super) unsafe fn dumpit(
+    skb: *mut bindings::sk_buff,
+    cb: *mut bindings::netlink_callback,
     handler: fn(&mut Dump<'_>) -> Result,
 ) -> c_int {
     // A dump goes on in whoever reads from the socket: each part is checked.
     // SAFETY: Per the caller; a running dump has the buffer of its request.
-    if !unsafe { raw::netlink_is_privileged((*cb.cast::<bindings::netlink_callback>()).skb) } {
+    if !unsafe { raw::netlink_is_privileged((*cb).skb) } {
         return EPERM.to_errno();
     }
     // INVARIANT: Per the caller.
     let mut dump = Dump {
-        skb: skb.cast(),
-        cb: cb.cast(),
+        skb,
+        cb,
         full: false,
         _alive: PhantomData,
     };

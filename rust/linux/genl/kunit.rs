@@ -9,7 +9,7 @@ mod tests {
     use super::*;
     use crate::{
         bindings as raw,
-        genl::{Attrs, Dump, Family, Multicast, Registration, Request},
+        genl::{dump::dumpit, request::doit, Attrs, Dump, Multicast, Registration, Request},
     };
     use core::{cell::UnsafeCell, ptr::NonNull};
     use kernel::{bindings, error::to_result};
@@ -27,12 +27,37 @@ mod tests {
     const CAP_DUMP: u8 = 4;
     const HEADERS: usize = size_of::<bindings::nlmsghdr>() + size_of::<raw::genlmsghdr>();
 
-    crate::genl_doit! {
-        replicate_kunit_echo_doit => echo;
-        replicate_kunit_refuse_doit => refuse;
+    /// # Safety
+    ///
+    /// For generic netlink, as all that follow.
+    unsafe extern "C" fn echo_doit(
+        skb: *mut bindings::sk_buff,
+        info: *mut raw::genl_info,
+    ) -> c_int {
+        // SAFETY: Per the caller.
+        unsafe { doit(skb, info, echo) }
     }
-    crate::genl_dumpit! {
-        replicate_kunit_list_dumpit => list;
+
+    /// # Safety
+    ///
+    /// As above.
+    unsafe extern "C" fn refuse_doit(
+        skb: *mut bindings::sk_buff,
+        info: *mut raw::genl_info,
+    ) -> c_int {
+        // SAFETY: Per the caller.
+        unsafe { doit(skb, info, refuse) }
+    }
+
+    /// # Safety
+    ///
+    /// As above.
+    unsafe extern "C" fn list_dumpit(
+        skb: *mut bindings::sk_buff,
+        cb: *mut bindings::netlink_callback,
+    ) -> c_int {
+        // SAFETY: Per the caller.
+        unsafe { dumpit(skb, cb, list) }
     }
 
     fn echo(request: &mut Request<'_>) -> Result {
@@ -112,17 +137,22 @@ mod tests {
 
     static PLACE: Place = Place(UnsafeCell::new(None));
 
-    struct TestFamily;
+    fn family() -> *mut raw::genl_family {
+        // SAFETY: The tables are set before the family is used, and tests run one after the other.
+        let tables = unsafe { &mut *PLACE.0.get() };
+        tables
+            .as_mut()
+            .map_or(core::ptr::null_mut(), |t| &raw mut t.family)
+    }
 
-    // SAFETY: The tables are set before the family is used.
-    unsafe impl Family for TestFamily {
-        fn as_ptr() -> *mut c_void {
-            // SAFETY: As above.
-            let tables = unsafe { &mut *PLACE.0.get() };
-            tables
-                .as_mut()
-                .map_or(core::ptr::null_mut(), |t| (&raw mut t.family).cast())
-        }
+    fn register() -> Result<Registration> {
+        // SAFETY: The tables stay until the registration is gone: it is made after them, and dropped before.
+        unsafe { Registration::new(family()) }
+    }
+
+    fn new_event() -> Result<Multicast> {
+        // SAFETY: The tests that call this have registered the family.
+        unsafe { Multicast::of(family(), 9, 128, raw::GFP_MASK_NOWAIT) }
     }
 
     fn name(text: &CStr) -> [c_char; 16] {
@@ -144,29 +174,21 @@ mod tests {
     }
 
     fn make_tables() -> Result<Made> {
-        type Doit = unsafe extern "C" fn(*mut bindings::sk_buff, *mut raw::genl_info) -> c_int;
-        type Dumpit =
-            unsafe extern "C" fn(*mut bindings::sk_buff, *mut bindings::netlink_callback) -> c_int;
-        type Entry = unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int;
-
-        let op = |cmd: u8, doit: Option<Entry>, dumpit: Option<Entry>| {
+        let doit = |cmd: u8, entry| {
             let mut op = raw::genl_split_ops {
                 cmd,
+                flags: CAP_DO,
                 ..Default::default()
             };
-            if doit.is_some() {
-                op.flags = CAP_DO;
-                op.__bindgen_anon_1.__bindgen_anon_1.doit =
-                    // SAFETY: All pointers are passed alike.
-                    unsafe { core::mem::transmute::<Option<Entry>, Option<Doit>>(doit) };
-            } else {
-                op.flags = CAP_DUMP;
-                op.__bindgen_anon_1.__bindgen_anon_2.dumpit =
-                    // SAFETY: All pointers are passed alike.
-                    unsafe { core::mem::transmute::<Option<Entry>, Option<Dumpit>>(dumpit) };
-            }
+            op.__bindgen_anon_1.__bindgen_anon_1.doit = entry;
             op
         };
+        let mut dump = raw::genl_split_ops {
+            cmd: CMD_LIST,
+            flags: CAP_DUMP,
+            ..Default::default()
+        };
+        dump.__bindgen_anon_1.__bindgen_anon_2.dumpit = Some(list_dumpit);
         let tables = Tables {
             family: raw::genl_family {
                 name: name(c"replicate-kunit"),
@@ -176,9 +198,9 @@ mod tests {
                 ..Default::default()
             },
             ops: [
-                op(CMD_ECHO, Some(replicate_kunit_echo_doit), None),
-                op(CMD_LIST, None, Some(replicate_kunit_list_dumpit)),
-                op(CMD_REFUSE, Some(replicate_kunit_refuse_doit), None),
+                doit(CMD_ECHO, Some(echo_doit)),
+                dump,
+                doit(CMD_REFUSE, Some(refuse_doit)),
             ],
             groups: [raw::genl_multicast_group {
                 name: name(c"events"),
@@ -266,7 +288,7 @@ mod tests {
         fn send(&mut self, cmd: u8, flags: u32, attrs: &[u8]) -> Result {
             let mut message = KVec::with_capacity(HEADERS + attrs.len(), GFP_KERNEL)?;
             // SAFETY: The family is registered.
-            let id = unsafe { (*TestFamily::as_ptr().cast::<raw::genl_family>()).id };
+            let id = unsafe { (*family()).id };
             let len = u32::try_from(HEADERS + attrs.len())?;
             message.extend_from_slice(&len.to_ne_bytes(), GFP_KERNEL)?;
             message.extend_from_slice(&u16::try_from(id)?.to_ne_bytes(), GFP_KERNEL)?;
@@ -342,7 +364,7 @@ mod tests {
     #[test]
     fn a_request_is_answered() -> Result {
         let _tables = make_tables()?;
-        let registration = Registration::<TestFamily>::new()?;
+        let registration = register()?;
         let mut client = Client::new()?;
         let attrs = [8, 0, 1, 0, 41, 0, 0, 0, 7, 0, 2, 0, b'a', b'b', 0, 0];
         client.send(CMD_ECHO, 0, &attrs)?;
@@ -370,7 +392,7 @@ mod tests {
     #[test]
     fn refusals_carry_their_text() -> Result {
         let _tables = make_tables()?;
-        let registration = Registration::<TestFamily>::new()?;
+        let registration = register()?;
         let mut client = Client::new()?;
         client.send(CMD_ECHO, 0, &[])?;
         let missing = ack(client.recv()?)? == (-22, "no number given");
@@ -399,7 +421,7 @@ mod tests {
     #[test]
     fn a_long_list_comes_in_pieces() -> Result {
         let _tables = make_tables()?;
-        let registration = Registration::<TestFamily>::new()?;
+        let registration = register()?;
         let mut client = Client::new()?;
         client.send(CMD_LIST, bindings::NLM_F_DUMP, &[])?;
         let mut next = 0;
@@ -430,15 +452,15 @@ mod tests {
     #[test]
     fn events_reach_those_who_listen() -> Result {
         let _tables = make_tables()?;
-        let registration = Registration::<TestFamily>::new()?;
-        let unheard = Multicast::<TestFamily>::new(9, 128)?.send(0);
+        let registration = register()?;
+        let unheard = new_event()?.send(0);
         let mut client = Client::new()?;
         // SAFETY: The family is registered.
-        let first = unsafe { (*TestFamily::as_ptr().cast::<raw::genl_family>()).mcgrp_offset };
+        let first = unsafe { (*family()).mcgrp_offset };
         client.option(bindings::NETLINK_ADD_MEMBERSHIP, i32::try_from(first)?)?;
-        let mut event = Multicast::<TestFamily>::new(9, 128)?;
+        let mut event = new_event()?;
         event.str(A_TEXT, "it happened")?;
-        drop(Multicast::<TestFamily>::new(9, 128)?);
+        drop(new_event()?);
         event.send(0)?;
         let heard = match message(client.recv()?)? {
             (_, [9, _, _, _, attrs @ ..], _) => {

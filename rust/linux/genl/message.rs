@@ -2,7 +2,7 @@
 
 //! Messages that are being built.
 
-use super::{raw_family, request::Request, Family};
+use super::{generated, request::Request};
 use crate::bindings as raw;
 use core::{
     fmt,
@@ -277,41 +277,57 @@ impl DerefMut for Reply<'_> {
 }
 
 /// A message to all who listen to a group. Dropped unsent, it is not sent.
-pub struct Multicast<F: Family> {
+///
+/// # Invariants
+///
+/// `family` is valid and registered.
+pub struct Multicast {
     own: Own,
-    _family: PhantomData<F>,
+    family: *mut raw::genl_family,
 }
 
 // SAFETY: It owns the buffer that it points at; the family is one for all threads.
-unsafe impl<F: Family> Send for Multicast<F> {}
+unsafe impl Send for Multicast {}
 
-impl<F: Family> Multicast<F> {
+impl Multicast {
     /// Starts a message of up to about `capacity` bytes; fails rather than wait for memory. Process context. Only
     /// while the family is registered.
     pub fn new(cmd: u8, capacity: usize) -> Result<Self> {
-        Self::with(cmd, capacity, raw::GFP_MASK_NOWAIT)
+        // SAFETY: A static of the generated C file.
+        unsafe { Self::of(generated(), cmd, capacity, raw::GFP_MASK_NOWAIT) }
     }
 
     /// As [`Self::new`], but waits for memory: for one that is made long before it is sent.
     pub fn reserve(cmd: u8, capacity: usize) -> Result<Self> {
-        Self::with(cmd, capacity, raw::GFP_MASK_NOIO)
+        // SAFETY: A static of the generated C file.
+        unsafe { Self::of(generated(), cmd, capacity, raw::GFP_MASK_NOIO) }
     }
 
-    fn with(cmd: u8, capacity: usize, gfp: bindings::gfp_t) -> Result<Self> {
+    /// # Safety
+    ///
+    /// `family` is valid and registered as long as the result lives.
+    pub(super) unsafe fn of(
+        family: *mut raw::genl_family,
+        cmd: u8,
+        capacity: usize,
+        gfp: bindings::gfp_t,
+    ) -> Result<Self> {
+        // INVARIANT: Per the caller.
         Ok(Self {
-            // SAFETY: Valid per the trait.
-            own: unsafe { Own::new(capacity, 0, 0, raw_family::<F>(), cmd, gfp) }?,
-            _family: PhantomData,
+            // SAFETY: Per the caller.
+            own: unsafe { Own::new(capacity, 0, 0, family, cmd, gfp) }?,
+            family,
         })
     }
 
-    /// Sends it to the group of that index in the family. That nobody listens is no error. The first listener needs
-    /// no memory; a further one for whom there is none learns that it missed something. Does not sleep.
+    /// Sends it to the group of that index in the family, as far as its listeners opened their sockets with
+    /// CAP_SYS_ADMIN. That nobody listens is no error. The first listener needs no memory; a further one for whom there
+    /// is none learns that it missed something. Does not sleep.
     pub fn send(self, group: u32) -> Result {
+        let family = self.family;
         let skb = self.own.into_raw();
-        // SAFETY: Valid per the trait; this takes the buffer.
-        let code =
-            unsafe { raw::genlmsg_multicast(raw_family::<F>(), skb, group, raw::GFP_MASK_NOWAIT) };
+        // SAFETY: Valid by the type invariant; this takes the buffer.
+        let code = unsafe { raw::genlmsg_multicast(family, skb, group, raw::GFP_MASK_NOWAIT) };
         match to_result(code) {
             Err(e) if e == ESRCH => Ok(()),
             other => other,
@@ -319,7 +335,7 @@ impl<F: Family> Multicast<F> {
     }
 }
 
-impl<F: Family> Deref for Multicast<F> {
+impl Deref for Multicast {
     type Target = Message;
 
     fn deref(&self) -> &Message {
@@ -327,7 +343,7 @@ impl<F: Family> Deref for Multicast<F> {
     }
 }
 
-impl<F: Family> DerefMut for Multicast<F> {
+impl DerefMut for Multicast {
     fn deref_mut(&mut self) -> &mut Message {
         &mut self.own.message
     }

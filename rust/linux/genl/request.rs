@@ -183,23 +183,22 @@ pub(super) unsafe fn message_attrs<'a>(header: *const bindings::nlmsghdr) -> Att
     Attrs::new(message.get(SKIP..).unwrap_or_default())
 }
 
-/// What the entry points made by [`genl_doit!`](crate::genl_doit) do.
+/// What the entry points of requests do.
 ///
 /// # Safety
 ///
 /// `skb` and `info` are the buffer and the `struct genl_info` of a request.
-#[doc(hidden)]
-pub unsafe fn doit(
-    skb: *mut c_void,
-    info: *mut c_void,
+pub(super) unsafe fn doit(
+    skb: *mut bindings::sk_buff,
+    info: *mut raw::genl_info,
     handler: fn(&mut Request<'_>) -> Result,
 ) -> c_int {
     // SAFETY: Per the caller.
-    if !unsafe { raw::netlink_is_privileged(skb.cast()) } {
+    if !unsafe { raw::netlink_is_privileged(skb) } {
         return EPERM.to_errno();
     }
     // SAFETY: Per the caller.
-    let mut request = unsafe { Request::new(info.cast::<raw::genl_info>()) };
+    let mut request = unsafe { Request::new(info) };
     let result = {
         // Handlers take locks that I/O needs: no allocation below them may wait for I/O.
         let _noio = NoioScope::enter();
