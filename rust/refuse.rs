@@ -43,9 +43,9 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// Returns a refusal with its text. Does not sleep.
-    pub(crate) fn new(error: Error, text: fmt::Arguments<'_>) -> Self {
+    pub(crate) fn new(error: impl Into<Error>, text: fmt::Arguments<'_>) -> Self {
         Refusal {
-            error,
+            error: error.into(),
             text: Text::new(text),
         }
     }

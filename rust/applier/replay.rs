@@ -181,7 +181,7 @@ impl Applier {
 fn error(e: NoBatch) -> Error {
     match e {
         NoBatch::Io(e) => e,
-        NoBatch::NotThere => ENODATA,
+        NoBatch::NotThere => ENODATA.into(),
     }
 }
 

@@ -189,7 +189,7 @@ impl Group {
     /// Whether what this host has can be taken over.
     fn is_fit(&self, force: bool) -> Result<(), Refusal> {
         let name = self.name.as_str();
-        let no = |e, text: fmt::Arguments<'_>| Err(Refusal::new(e, text));
+        let no = |e: Error, text: fmt::Arguments<'_>| Err(Refusal::new(e, text));
         let (role, failed, consistent, all, lacking) = {
             let inner = self.inner.lock();
             let node = &inner.node;
@@ -204,7 +204,7 @@ impl Group {
         };
         if role == Role::Primary {
             return no(
-                EALREADY,
+                EALREADY.into(),
                 format_args!("group {name} is primary on this host already; nothing to take over"),
             );
         }
@@ -213,10 +213,10 @@ impl Group {
         }
         let replica = self.identity().replica;
         if replica == Replica::Empty {
-            return no(ENODATA, format_args!("group {name} has never been synchronised on this host: there is nothing to take over"));
+            return no(ENODATA.into(), format_args!("group {name} has never been synchronised on this host: there is nothing to take over"));
         }
         if (replica == Replica::Inconsistent || !consistent) && !force {
-            return no(EUCLEAN, format_args!("group {name}: the replica is inconsistent until its synchronisation ends; --force takes it over as it is"));
+            return no(EUCLEAN.into(), format_args!("group {name}: the replica is inconsistent until its synchronisation ends; --force takes it over as it is"));
         }
         if !all {
             return no(EAGAIN, format_args!("group {name}: not every volume is active on this host; create them with dmsetup first"));

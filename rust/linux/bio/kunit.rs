@@ -27,7 +27,7 @@ mod tests {
         while got.is_none() {
             got = queue.pop_all().next();
             if got.is_none() && queue.event().wait(60_000) == Wake::TimedOut {
-                return Err(crate::errno::ETIME);
+                return Err(crate::errno::ETIME.into());
             }
         }
         got.ok_or(EIO)

@@ -211,7 +211,7 @@ mod tests {
             }
         }
         if sum != total || next != segments.vecs.len() {
-            return Err(crate::errno::ENODATA);
+            return Err(crate::errno::ENODATA.into());
         }
         Ok(segments.cuts().len())
     }

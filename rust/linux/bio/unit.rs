@@ -190,7 +190,7 @@ impl<T: Send + 'static> IoUnit<T> {
         queue: &CompletionQueue<T>,
     ) {
         let ready = if dev.max_discard_sectors() == 0 {
-            Err(EOPNOTSUPP)
+            Err(EOPNOTSUPP.into())
         } else {
             let opf = bindings::req_op_REQ_OP_DISCARD;
             self.inner().prepare_empty(dev, opf, sector, sectors)
@@ -449,7 +449,7 @@ impl<T> Inner<T> {
             // SAFETY: The zero page is always valid.
             let room = unsafe { self.segments.push(zero, 0, n, block) };
             // Too large for this unit is not the caller's mistake.
-            room.map_err(|e| if e == E2BIG { EOPNOTSUPP } else { e })?;
+            room.map_err(|e| if e == E2BIG { EOPNOTSUPP.into() } else { e })?;
             left -= n;
         }
         self.prepare_data(dev, bindings::req_op_REQ_OP_WRITE, sector)

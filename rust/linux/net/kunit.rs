@@ -30,7 +30,7 @@ mod tests {
         while accepted.is_none() {
             accepted = listener.try_accept(Event::new()?)?;
             if accepted.is_none() && news.wait(LIMIT_MS) == Wake::TimedOut {
-                return Err(ETIME);
+                return Err(ETIME.into());
             }
         }
         let (here, from) = accepted.ok_or(EIO)?;
@@ -70,9 +70,9 @@ mod tests {
             let mut text = [0u8; 3];
             a.recv_exact(&mut text, LIMIT_MS)?;
             assert!(text == *b"yes");
-            assert_eq!(a.recv_exact(&mut text, 20), Err(ETIMEDOUT));
+            assert_eq!(a.recv_exact(&mut text, 20), Err(ETIMEDOUT.into()));
             drop(a);
-            assert_eq!(b.recv_exact(&mut text, LIMIT_MS), Err(ESHUTDOWN));
+            assert_eq!(b.recv_exact(&mut text, LIMIT_MS), Err(ESHUTDOWN.into()));
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ mod tests {
         assert!(Listener::bind(foreign, event.clone()).is_err());
         drop(listener);
         let refused = Stream::connect(at, None, LIMIT_MS, event.clone());
-        assert_eq!(refused.err(), Some(ECONNREFUSED));
+        assert_eq!(refused.err(), Some(ECONNREFUSED.into()));
         let unbound = Stream::connect(at, Some(foreign), LIMIT_MS, event);
         assert!(unbound.is_err());
         Ok(())

@@ -187,7 +187,7 @@ impl Socket {
         // SAFETY: By the type invariant; there is room for every kind of address.
         let len = unsafe { bindings::kernel_getsockname(self.as_ptr(), (&raw mut storage).cast()) };
         to_result(len)?;
-        SocketAddr::from_storage(&storage).ok_or(ENOTCONN)
+        SocketAddr::from_storage(&storage).ok_or(ENOTCONN.into())
     }
 
     /// The address at the other end.
@@ -196,7 +196,7 @@ impl Socket {
         // SAFETY: By the type invariant; there is room for every kind of address.
         let len = unsafe { bindings::kernel_getpeername(self.as_ptr(), (&raw mut storage).cast()) };
         to_result(len)?;
-        SocketAddr::from_storage(&storage).ok_or(ENOTCONN)
+        SocketAddr::from_storage(&storage).ok_or(ENOTCONN.into())
     }
 
     /// See [`super::Stream::set_memalloc`].

@@ -60,7 +60,7 @@ impl Stream {
                 let done = || !unsafe { raw::sk_is_connecting(socket.sk()) };
                 match socket.event().wait_until(timeout_ms, done) {
                     Wake::Signalled => {}
-                    Wake::TimedOut => return Err(ETIMEDOUT),
+                    Wake::TimedOut => return Err(ETIMEDOUT.into()),
                     Wake::Stop => return Err(EINTR),
                 }
             }
@@ -70,7 +70,7 @@ impl Stream {
         to_result(unsafe { raw::sk_take_error(socket.sk()) })?;
         // SAFETY: The socket is open.
         if !unsafe { raw::sk_is_established(socket.sk()) } {
-            return Err(ECONNREFUSED);
+            return Err(ECONNREFUSED.into());
         }
         Self::new(socket, peer)
     }
@@ -334,7 +334,7 @@ impl Stream {
         match to_result(n) {
             Err(e) if e == EAGAIN => Ok(0),
             Err(e) => Err(e),
-            Ok(()) if n == 0 => Err(ESHUTDOWN),
+            Ok(()) if n == 0 => Err(ESHUTDOWN.into()),
             Ok(()) => Ok(n.unsigned_abs() as usize),
         }
     }
@@ -372,7 +372,7 @@ impl Stream {
             let spent = crate::clock::monotonic_ns().saturating_sub(start);
             let left = limit.saturating_sub(spent).div_ceil(1_000_000);
             if left == 0 && timeout_ms != FOREVER {
-                break Err(ETIMEDOUT);
+                break Err(ETIMEDOUT.into());
             }
             let ms = u32::try_from(left).unwrap_or(AT_LEAST_EVERY_MS);
             match self.event().wait(ms.min(AT_LEAST_EVERY_MS)) {
