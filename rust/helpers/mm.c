@@ -91,3 +91,14 @@ void replicate_helper_reclaim_waits_end(void)
 	current->flags |= hidden;
 #endif
 }
+
+/* Memory that others may write to or read at the same time: see PageBuf::copy_from_raw(). */
+void replicate_helper_copy_shared(void *to, const void *from, size_t n)
+{
+	memcpy(to, from, n);
+}
+
+void replicate_helper_zero_shared(void *to, size_t n)
+{
+	memset(to, 0, n);
+}

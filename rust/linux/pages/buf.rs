@@ -9,7 +9,7 @@ use super::{
     shared::{Seat, SharedBuf},
     OwnedPage, PagePool, PAGE_BYTES,
 };
-use crate::digest;
+use crate::{bindings as raw, digest};
 use core::mem::MaybeUninit;
 use kernel::{bindings, prelude::*, sync::Arc};
 
@@ -271,7 +271,9 @@ impl PageBuf {
         Ok(crc)
     }
 
-    /// Copies `n` bytes to the buffer from memory outside of Rust.
+    /// Copies `n` bytes to the buffer from memory outside of Rust, which others (user space, a device) may write to at
+    /// the same time: then the bytes are any mixture, but bytes. C copies them, because to Rust such a race is
+    /// undefined; what it read is behind a call that the compiler does not look into, and is read once.
     ///
     /// # Safety
     ///
@@ -289,12 +291,13 @@ impl PageBuf {
             // SAFETY: `done + n` is at most what the caller vouches for.
             let from = unsafe { from.add(done) };
             // SAFETY: `n` bytes are valid on both sides, per the caller they do not overlap.
-            unsafe { core::ptr::copy_nonoverlapping(from, to, n) };
+            unsafe { raw::copy_shared(to.cast(), from.cast(), n) };
             done += n;
         })
     }
 
-    /// Copies `n` bytes from the buffer to memory outside of Rust.
+    /// Copies `n` bytes from the buffer to memory outside of Rust, which others may use at the same time: see
+    /// [`Self::copy_from_raw`].
     ///
     /// # Safety
     ///
@@ -305,7 +308,7 @@ impl PageBuf {
             // SAFETY: `done + chunk.len()` is at most what the caller vouches for.
             let to = unsafe { to.add(done) };
             // SAFETY: The bytes are valid on both sides, per the caller they do not overlap.
-            unsafe { core::ptr::copy_nonoverlapping(chunk.as_ptr(), to, chunk.len()) };
+            unsafe { raw::copy_shared(to.cast(), chunk.as_ptr().cast(), chunk.len()) };
             done += chunk.len();
         })
     }
