@@ -11,14 +11,12 @@ use kernel::prelude::*;
 use replicate_core::{
     units::HostId,
     wire::{
-        hello::{
-            decode_proof, decode_refusal, encode_proof, macs_match, transcript, Clear, End, Hello,
-        },
+        hello::{decode_proof, decode_refusal, encode_proof, transcript, Clear, End, Hello},
         Code, WireError, CLEAR_REFUSAL_BYTES, HELLO_BYTES, PROOF_BYTES,
     },
 };
 use replicate_linux::{
-    digest::hmac_sha256,
+    digest::{eq_const_time, hmac_sha256},
     net::{Part, Stream},
     random,
 };
@@ -65,7 +63,7 @@ pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<Hos
     let mut answer = [0u8; PROOF_BYTES];
     receive(stream, Clear::Proof, &mut answer)?;
     let mac = decode_proof(&answer).map_err(SessionError::wire)?;
-    if macs_match(&mac, &prove(group, End::Listener, &sent, &got)) {
+    if eq_const_time(&mac, &prove(group, End::Listener, &sent, &got)) {
         Ok(them.host)
     } else {
         Err(SessionError {

@@ -26,15 +26,17 @@ use kernel::{
     sync::{Arc, Mutex}, //
 };
 use replicate_core::{
+    group::Name,
     session::accept::{self, Admission, Stage, MAX_ACCEPTS},
     units::HostId,
     wire::{
-        hello::{decode_proof, encode_proof, encode_refusal, macs_match, End, Hello},
+        hello::{decode_proof, encode_proof, encode_refusal, End, Hello},
         Code, HELLO_BYTES, PROOF_BYTES,
     },
 };
 use replicate_linux::{
     clock,
+    digest::eq_const_time,
     errno::{EADDRINUSE, EADDRNOTAVAIL, ECONNABORTED},
     event::{Event as Wake, FOREVER},
     kthread::{StopToken, Thread},
@@ -66,6 +68,17 @@ struct Entry {
 struct Shared {
     #[pin]
     links: Mutex<KVec<(Arc<Group>, Arc<Link>)>>,
+}
+
+impl Shared {
+    /// The link of that name, and its group, if it is one to the host at `from`. May sleep.
+    fn find(&self, name: &Name, from: &SocketAddr) -> Option<(Arc<Group>, Arc<Link>)> {
+        let links = self.links.lock();
+        links
+            .iter()
+            .find(|(_, l)| l.name == *name && l.peer.same_host(from))
+            .cloned()
+    }
 }
 
 /// All listeners of this module. See the module.
@@ -186,10 +199,9 @@ enum Step {
     Proof(KBox<Challenge>),
 }
 
-/// What a pending connection must answer.
+/// What a pending connection must answer. It holds neither link nor group: both may be removed meanwhile.
 struct Challenge {
-    group: Arc<Group>,
-    link: Arc<Link>,
+    link: Name,
     host: HostId,
     theirs: [u8; HELLO_BYTES],
     ours: [u8; HELLO_BYTES],
@@ -325,7 +337,7 @@ impl Acceptor {
         if let Ok(pending) = self.pending.remove(i) {
             let named = match &pending.step {
                 Step::Hello => None,
-                Step::Proof(c) => Some(&*c.link),
+                Step::Proof(c) => Some(c.link),
             };
             self.tell_dropped(&pending.stream, pending.from, named, why);
         }
@@ -337,7 +349,7 @@ impl Acceptor {
         &mut self,
         stream: &Stream,
         from: SocketAddr,
-        named: Option<&Link>,
+        named: Option<Name>,
         why: &'static str,
     ) {
         stream.shutdown();
@@ -348,7 +360,7 @@ impl Acceptor {
         }
         let links = self.shared.links.lock();
         for (group, link) in links.iter() {
-            if named.is_some_and(|n| !core::ptr::eq(n, &**link)) {
+            if named.is_some_and(|n| n != link.name) {
                 continue;
             }
             link.stats.dropped.add(1);
@@ -402,7 +414,7 @@ fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
     pending.got = 0;
     match &pending.step {
         Step::Hello => greet(pending, shared),
-        Step::Proof(challenge) => admit(pending, challenge),
+        Step::Proof(challenge) => admit(pending, challenge, shared),
     }
 }
 
@@ -418,14 +430,7 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
     let Ok(them) = Hello::decode(&pending.buf) else {
         return Turn::Bad("invalid hello");
     };
-    let found = {
-        let links = shared.links.lock();
-        let found = links
-            .iter()
-            .find(|(_, l)| l.name == them.link && l.peer.same_host(&pending.from));
-        found.map(|(g, l)| (g.clone(), l.clone()))
-    };
-    let Some((group, link)) = found else {
+    let Some((group, link)) = shared.find(&them.link, &pending.from) else {
         let no = Text::new(format_args!("unknown link '{}'", them.link.as_str()));
         refuse(pending, Code::UnknownLink, no.as_str());
         return Turn::Bad("unknown link");
@@ -442,8 +447,7 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
     }
     let ours = us.encode();
     let challenge = Challenge {
-        group,
-        link,
+        link: link.name,
         host: them.host,
         theirs: pending.buf,
         ours,
@@ -460,12 +464,15 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
 }
 
 /// A proof is there: check it, answer with ours, hand the connection over.
-fn admit(pending: &Pending, c: &Challenge) -> Turn {
+fn admit(pending: &Pending, c: &Challenge, shared: &Shared) -> Turn {
+    let Some((group, link)) = shared.find(&c.link, &pending.from) else {
+        return Turn::Bad("its link was removed");
+    };
     let mac = pending.buf.first_chunk::<PROOF_BYTES>().map(decode_proof);
     let right = match mac {
-        Some(Ok(mac)) => macs_match(
+        Some(Ok(mac)) => eq_const_time(
             &mac,
-            &hello::prove(&c.group, End::Connector, &c.theirs, &c.ours),
+            &hello::prove(&group, End::Connector, &c.theirs, &c.ours),
         ),
         Some(Err(_)) | None => false,
     };
@@ -477,11 +484,11 @@ fn admit(pending: &Pending, c: &Challenge) -> Turn {
         );
         return Turn::Bad("authentication failed: wrong secret");
     }
-    let ours = encode_proof(&hello::prove(&c.group, End::Listener, &c.theirs, &c.ours));
+    let ours = encode_proof(&hello::prove(&group, End::Listener, &c.theirs, &c.ours));
     if !send(pending, &ours) {
         return Turn::Bad("send timed out");
     }
-    c.link.offer(Incoming {
+    link.offer(Incoming {
         stream: pending.stream.clone(),
         host: c.host,
     });

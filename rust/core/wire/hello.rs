@@ -253,13 +253,6 @@ pub fn decode_proof(bytes: &[u8; PROOF_BYTES]) -> Result<[u8; 32], WireError> {
     Ok(raw.mac)
 }
 
-/// Whether two MACs are equal, in a time that does not depend on where they differ.
-#[must_use]
-pub fn macs_match(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    let difference = a.iter().zip(b).fold(0u8, |all, (x, y)| all | (x ^ y));
-    core::hint::black_box(difference) == 0
-}
-
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawRefusal {
@@ -380,10 +373,6 @@ mod tests {
         let mac = [0x5a; 32];
         let b = encode_proof(&mac);
         assert_eq!(decode_proof(&b), Ok(mac));
-        assert!(macs_match(&mac, &mac));
-        let mut other = mac;
-        other[31] ^= 1;
-        assert!(!macs_match(&mac, &other));
     }
 
     #[test]
