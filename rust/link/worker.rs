@@ -3,7 +3,8 @@
 //! The link's thread: attempts to have a session, one after the other, and what the end of one does.
 //!
 //! The end of a session comes in this order and no other: the event that the link left in-sync, then its
-//! positions, then the log worker is woken, which releases the writers that waited (P2). Nothing is locked
+//! positions, then the log worker is woken, which releases the writers that waited (P2); then the connection is closed,
+//! because that may wait for memory, which such a writer may be the one to free. Nothing is locked
 //! while the thread waits; every wait ends by thread stop, `link disconnect`, or the peer timeout.
 //!
 //! Kernel stacks are small: what is called once and not at the bottom of a chain is not inlined.
@@ -315,25 +316,7 @@ impl Worker {
     #[inline(never)]
     fn teardown(&mut self, ended: SessionError) {
         self.send_goodbye(&ended);
-        let proven = self.tx.stream.is_some();
         let had_session = self.session.take().is_some();
-        self.link.set_stream(None);
-        if let Some(stream) = self.rx.stream.take() {
-            if ended.tell.is_some() && !self.tx.holds_much() {
-                stream.shutdown();
-            } else {
-                // Nobody reads it any more: it would hold pages of the pool until TCP gives up.
-                stream.abort();
-            }
-        }
-        self.tx.close();
-        self.wake = self.link.wake.clone();
-        if had_session {
-            self.link.stats.resets.add(1);
-        }
-        if ended.is_broken_message() {
-            self.link.stats.crc_errors.add(1);
-        }
         let was_in_sync = {
             let inner = self.group.inner.lock();
             inner
@@ -361,9 +344,34 @@ impl Worker {
         }
         self.group.log_wake.notify();
         self.group.moved.notify();
+        let proven = self.close(&ended);
+        if had_session {
+            self.link.stats.resets.add(1);
+        }
+        if ended.is_broken_message() {
+            self.link.stats.crc_errors.add(1);
+        }
         self.show(&ended, proven);
         self.link.connected.set(false);
         self.link.changed.notify();
+    }
+
+    /// Closes the connection, which may wait for memory: no writer may wait for this link any more. Returns whether
+    /// the peer was who it should be.
+    fn close(&mut self, ended: &SessionError) -> bool {
+        let proven = self.tx.stream.is_some();
+        self.link.set_stream(None);
+        if let Some(stream) = self.rx.stream.take() {
+            if ended.tell.is_some() && !self.tx.holds_much() {
+                stream.shutdown();
+            } else {
+                // Nobody reads it any more: it would hold pages of the pool until TCP gives up.
+                stream.abort();
+            }
+        }
+        self.tx.close();
+        self.wake = self.link.wake.clone();
+        proven
     }
 
     /// Tells the peer why, if it is there to hear it. What does not go out at once is not waited for.
