@@ -33,6 +33,9 @@ const MAX_PINNED: usize = 4 << 20;
 /// Room for one largest control message and a go of records.
 const HEADS: usize = HEADER_BYTES + MAX_CONTROL as usize + MAX_ITEMS * DATA_MESSAGE_HEAD_BYTES;
 
+/// Messages of another session that a connection may bring: those that were under way when the session began.
+const MAX_SKIPPED: u32 = 64;
+
 #[derive(Clone, Copy)]
 enum Stage {
     Header,
@@ -73,6 +76,8 @@ pub(crate) struct Inbox {
     control: KVVec<u8>,
     stage: Stage,
     got: usize,
+    /// Messages of another session that this connection brought.
+    skipped: u32,
     /// When the peer was last heard, monotonic ns.
     pub(crate) rx_ns: u64,
     /// Send time of the newest message, by the peer's clock.
@@ -94,6 +99,7 @@ impl Inbox {
             control: zeroed(MAX_CONTROL as usize)?,
             stage: Stage::Header,
             got: 0,
+            skipped: 0,
             rx_ns: 0,
             peer_time_ns: 0,
         })
@@ -106,6 +112,7 @@ impl Inbox {
         self.decoder = Decoder::new(from, 0);
         self.stage = Stage::Header;
         self.got = 0;
+        self.skipped = 0;
         self.rx_ns = clock::monotonic_ns();
         self.peer_time_ns = 0;
     }
@@ -136,7 +143,13 @@ impl Inbox {
                         .map_err(SessionError::wire)?
                     {
                         Incoming::Message(h) => Stage::Control(h),
-                        Incoming::OtherSession(h) => Stage::Skip(h.length as usize),
+                        Incoming::OtherSession(h) if self.skipped < MAX_SKIPPED => {
+                            self.skipped += 1;
+                            Stage::Skip(h.length as usize)
+                        }
+                        Incoming::OtherSession(_) => {
+                            return Err(SessionError::wire(WireError::Field("session")))
+                        }
                     };
                 }
                 Stage::Control(h) => {
