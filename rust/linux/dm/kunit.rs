@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn tables_come_and_go() -> Result {
         let registration = register()?;
-        let create_and_remove = c"i=0; while [ $i -lt 100 ]; do \
+        let create_and_remove = c"i=0; while [ $i -lt 20 ]; do \
              echo 0 2048 replicate-kunit /dev/ram1 | dmsetup create kunit --noudevsync; \
              dmsetup remove kunit --noudevsync; i=$((i+1)); done";
         assert_eq!(sh(create_and_remove), 0);
