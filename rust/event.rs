@@ -120,7 +120,9 @@ fn tell(
 ) {
     let generation = GENERATION.fetch_add(1, Relaxed) + 1;
     // Nobody hangs on an event: status has the facts.
-    let _ = send(reserved, group, code, severity, about, text, generation);
+    if send(reserved, group, code, severity, about, text, generation).is_err() {
+        group.stats.events_lost.add(1);
+    }
 }
 
 fn send(

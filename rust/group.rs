@@ -81,6 +81,7 @@ pub(crate) struct Stats {
     pub(crate) stalls: Counter,
     pub(crate) overlaid_reads: Counter,
     pub(crate) log_bytes: Counter,
+    pub(crate) events_lost: Counter,
 }
 
 /// A number that only grows.

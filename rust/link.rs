@@ -176,6 +176,8 @@ pub(crate) struct Link {
     last_rx_ns: Atomic<u64>,
     rtt_us: Atomic<u64>,
     sent: Atomic<u64>,
+    /// Connections from the peer's address that the listener keeps, and that have proven nothing yet.
+    pub(crate) handshakes: Atomic<u32>,
     #[pin]
     pub(crate) view: Mutex<LinkStatus>,
     #[pin]
@@ -256,6 +258,13 @@ impl Link {
         if let Some(stream) = stream {
             stream.shutdown();
         }
+    }
+
+    /// Bytes that the connection holds: sent, and not acknowledged by the peer's TCP. May sleep.
+    pub(crate) fn unacked_bytes(&self) -> u32 {
+        let stream = self.stream.lock().clone();
+        // The last reference is dropped where it may sleep.
+        stream.map_or(0, |s| u32::try_from(s.unacked()).unwrap_or(u32::MAX))
     }
 
     /// The connection that [`Self::shutdown_stream`] breaks.

@@ -708,6 +708,8 @@ pub mod a_group {
     pub const VOLUME: u16 = 33;
     pub const LINK: u16 = 34;
     pub const STATS: u16 = 35;
+    /// Writes, flushes and reads that wait now, for memory, ring space, a place, a link or a policy.
+    pub const DEFERRED: u16 = 36;
     pub const NAMES: &[&str] = &[
         "name",
         "srl",
@@ -744,6 +746,7 @@ pub mod a_group {
         "volume",
         "link",
         "stats",
+        "deferred",
     ];
 }
 /// A volume of a group.
@@ -818,6 +821,11 @@ pub mod a_link {
     pub const STATS: u16 = 30;
     /// A peer that owes acknowledgements and moves none for so long loses its session; 0 is never.
     pub const PROGRESS_TIMEOUT_MS: u16 = 31;
+    /// Bytes that the connection holds, sent and not acknowledged by the peer's TCP. At 4 MiB nothing more
+    /// is put into it; what was being put in then is at most 2 MiB more.
+    pub const UNACKED_BYTES: u16 = 32;
+    /// Connections from the peer's address that have not proven that they know the secret; 64 at most.
+    pub const HANDSHAKES: u16 = 33;
     pub const NAMES: &[&str] = &[
         "group",
         "name",
@@ -850,6 +858,8 @@ pub mod a_link {
         "contact-ns",
         "stats",
         "progress-timeout-ms",
+        "unacked-bytes",
+        "handshakes",
     ];
 }
 /// Counters of a group since it was added.
@@ -868,6 +878,9 @@ pub mod a_group_stats {
     pub const STALLS: u16 = 7;
     /// Reads served from memory, wholly or in part.
     pub const MEMORY_READS: u16 = 8;
+    /// Events for which there was no memory, or no room at a listener that has set NETLINK_BROADCAST_ERROR.
+    /// None is queued.
+    pub const EVENTS_LOST: u16 = 9;
     pub const NAMES: &[&str] = &[
         "writes",
         "bytes",
@@ -877,6 +890,7 @@ pub mod a_group_stats {
         "checkpoints",
         "stalls",
         "memory-reads",
+        "events-lost",
     ];
 }
 /// Counters of a link since it was added.

@@ -169,6 +169,14 @@ impl Inner {
         }
     }
 
+    /// Bios that wait: those without a seq, and reads without a pin.
+    pub(crate) fn deferred(&self) -> usize {
+        self.attached
+            .iter()
+            .map(|l| l.deferred.len().saturating_add(l.reads.len()))
+            .fold(0, usize::saturating_add)
+    }
+
     /// The entry of a volume.
     pub(crate) fn entry(&mut self, volume: &Volume) -> Option<&mut Attached> {
         self.attached

@@ -23,7 +23,7 @@ use crate::{
 use kernel::{
     new_mutex,
     prelude::*,
-    sync::{Arc, Mutex}, //
+    sync::{atomic::Relaxed, Arc, Mutex}, //
 };
 use replicate_core::{
     group::Name,
@@ -249,10 +249,21 @@ impl Acceptor {
         while !stop.should_stop() {
             let mut timeout = self.accept_some();
             self.serve();
+            self.show();
             if !self.pending.is_empty() {
                 timeout = timeout.min(POLL_MS);
             }
             self.wake.wait(timeout);
+        }
+    }
+
+    /// Tells each link how many connections of its peer's address wait.
+    fn show(&self) {
+        let links = self.shared.links.lock();
+        for (_, link) in links.iter() {
+            let same = self.pending.iter().filter(|p| p.from.same_host(&link.peer));
+            let count = u32::try_from(same.count()).unwrap_or(u32::MAX);
+            link.handshakes.store(count, Relaxed);
         }
     }
 

@@ -141,6 +141,7 @@ impl Link {
                 last_rx_ns: Atomic::new(0),
                 rtt_us: Atomic::new(0),
                 sent: Atomic::new(0),
+                handshakes: Atomic::new(0),
                 view <- new_mutex!(view),
                 stream <- new_spinlock!(None),
                 incoming <- new_spinlock!(None),

@@ -13,6 +13,8 @@ from scenarios.kit.pair import LINK, Pair
 MEMORY = 400
 # What is to go out to the swap device, in MiB; and at most so much is written for it.
 SWAPPED, FILL = 96, 600
+# Reads that may be overlaid at a time.
+PLACES = 64
 # Every so many pieces of what was written are read again.
 SAMPLE = 8
 
@@ -58,6 +60,60 @@ def scenario_swap_on_a_volume(lab):
 scenario_swap_on_a_volume.guests = 0
 scenario_swap_on_a_volume.timeout = 400
 scenario_swap_on_a_volume.debug = True
+
+
+def scenario_bounds_are_reached(lab):
+    """What a connection may hold, and the reads that may be overlaid: the bound is reached, seen in status, and kept."""
+    p = Pair(pair.boot(lab), link_options="--peer-timeout 60s")
+    a, b = p.a, p.b
+    # What can be made to stand still; and a socket that would take more than it may.
+    a.guest.run("modprobe -q dm-mod")
+    a.guest.sh("dmsetup create below --table \"0 $(blockdev --getsz /dev/lab/data) linear /dev/lab/data 0\" && "
+               "echo '4096 67108864 67108864' >/proc/sys/net/ipv4/tcp_wmem")
+    a.volumes = {"data": "/dev/mapper/below"}
+    p.configure()
+
+    a.guest.sh("dmsetup suspend below")
+    fio = (f"fio --name=v --filename={a.dev()} --direct=1 --ioengine=libaio --bs=4k --size=4m --verify=crc32c "
+           "--do_verify=0 --iodepth={} --rw={} 2>&1")
+    # They are in the log, and in memory.
+    a.guest.sh(fio.format(16, "write"))
+    reads = a.guest.spawn(fio.format(200, "read"))
+    a.wait("136 of 200 reads without a place", lambda s: s["deferred"] == 200 - PLACES)
+    a.guest.sh("dmsetup resume below")
+    assert reads.wait(120) == 0, reads.text[-2000:]
+    assert a.status()["deferred"] == 0, a.status()
+
+    a.wait_drained(LINK)
+    b.guest.freeze()
+    try:
+        writes = a.guest.spawn(f"dd if=/dev/zero of={a.dev()} bs=64k count=256 oflag=direct 2>&1")
+        a.wait("as much in the socket as it may hold", lambda s: s["links"][0]["unacked_bytes"] >= 4 * MIB, 30)
+        assert writes.wait(60) == 0, writes.text
+        held = a.link()["unacked_bytes"]
+        assert held <= 6.5 * MIB < a.link()["behind_bytes"], a.link()
+    finally:
+        b.guest.thaw()
+    p.same()
+
+    # A listener that has stopped, with room for very little.
+    assert a.status()["stats"]["events_lost"] == 0, a.status()["stats"]
+    a.guest.sh("echo 4096 >/proc/sys/net/core/rmem_max")
+    listener = a.guest.spawn("echo $$ >/run/listener && exec dmrepl events --json >/run/heard 2>&1")
+    for _ in range(100):
+        if a.guest.run("[ -s /run/heard ] && kill -STOP $(cat /run/listener)")[0] == 0:
+            break
+        a.sh(f"dmrepl link disconnect db {LINK} && dmrepl link connect db {LINK}")
+    while not a.status()["stats"]["events_lost"]:
+        a.sh(f"dmrepl link disconnect db {LINK} && dmrepl link connect db {LINK}")
+    a.guest.sh("kill -CONT $(cat /run/listener)")
+    a.guest.until("cat /run/heard", "lost|missed")
+    listener.kill()
+    a.wait_link(LINK, "streaming")
+    print(f"note: {held / MIB:.1f} MiB in the socket; {a.status()['stats']['events_lost']} events lost")
+
+
+scenario_bounds_are_reached.guests = 0
 
 
 def scenario_noflush_suspend_while_writes_wait(lab):

@@ -6,7 +6,6 @@ counted, and replication goes on."""
 import time
 
 from lab.lab import MIB
-from lab.paths import SLOW
 
 from scenarios.kit import load, pair, rawclient
 from scenarios.kit.host import KEY, PORT, seen
@@ -186,16 +185,19 @@ def scenario_floods(lab):
             floods.append(guest.spawn(f"exec /run/flood {b.address} {words}"))
     b.wait("connections dropped", lambda s: s["links"][0]["stats"].get("dropped", 0) > 100, timeout=60)
     took = []
+    waiting = [b.wait("handshakes under way", lambda s: s["links"][0]["handshakes"] > 0)["links"][0]["handshakes"]]
     for _ in range(5):
+        waiting.append(b.link()["handshakes"])
         a.sh("dmrepl link disconnect db dr")
         a.wait_link("dr", "idle")
         start = time.monotonic()
         a.sh("dmrepl link connect db dr")
-        a.wait_link("dr", "streaming", timeout=30)
+        a.wait_link("dr", "streaming", timeout=60)
         took.append(time.monotonic() - start)
+    assert max(waiting) <= 64, waiting
     dropped = b.link()["stats"]["dropped"]
-    print(f"note: reconnected in {', '.join(f'{t:.1f}' for t in took)} s; {dropped} connections dropped")
-    assert sorted(took)[len(took) // 2] < 5 * SLOW, took
+    print(f"note: at most {max(waiting)} waited; reconnected in {', '.join(f'{t:.1f}' for t in took)} s; "
+          f"{dropped} connections dropped")
     load.Load(a, seconds=2, writers=1, depth=2).finish()
     p.same()
     # Whatever the flood does, what listens can be taken away.

@@ -61,6 +61,8 @@ pub(super) fn tell(m: &mut Message, group: &Group, link: &Link) -> Result {
     if now.last_rx_ns > 0 {
         m.uint(l::CONTACT_NS, now.last_rx_ns)?;
     }
+    m.u32(l::UNACKED_BYTES, link.unacked_bytes())?;
+    m.u32(l::HANDSHAKES, link.handshakes.load(Relaxed))?;
     stats(m, link)
 }
 

@@ -36,6 +36,7 @@ struct Snapshot {
     applied: Seq,
     horizon: Option<Seq>,
     ring: (Bytes, Bytes),
+    deferred: usize,
 }
 
 impl Snapshot {
@@ -58,6 +59,7 @@ impl Snapshot {
             applied: e.applier.applied(),
             horizon,
             ring,
+            deferred: inner.deferred(),
         }
     }
 }
@@ -94,6 +96,7 @@ pub(super) fn tell(m: &mut Message, group: &Group, parts: &Parts) -> Result {
     m.uint(g::RING_USED, now.ring.1 .0)?;
     let pool = (group.pool.in_use() as u64).saturating_mul(PAGE_BYTES);
     m.uint(g::POOL_USED, pool)?;
+    m.u32(g::DEFERRED, u32::try_from(now.deferred).unwrap_or(u32::MAX))?;
     state(m, group, parts, &now)?;
     replica(m, identity.replica, mixture, &now)?;
     stats(m, group)
@@ -243,6 +246,7 @@ fn stats(m: &mut Message, group: &Group) -> Result {
         m.uint(s::LOG_FLUSHES, c.flushes.get())?;
         m.uint(s::CHECKPOINTS, c.checkpoints.get())?;
         m.uint(s::STALLS, c.stalls.get())?;
-        m.uint(s::MEMORY_READS, c.overlaid_reads.get())
+        m.uint(s::MEMORY_READS, c.overlaid_reads.get())?;
+        m.uint(s::EVENTS_LOST, c.events_lost.get())
     })
 }

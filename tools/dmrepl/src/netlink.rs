@@ -120,6 +120,8 @@ impl Connection {
         self.socket
             .set_rx_buf_sz(EVENT_BUFFER_BYTES)
             .map_err(failed)?;
+        // What there is no room for here counts as lost in the group's status.
+        self.socket.set_broadcast_error(true).map_err(failed)?;
         self.socket.add_membership(group).map_err(failed)
     }
 

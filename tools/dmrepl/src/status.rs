@@ -112,6 +112,7 @@ from_attrs! {
         commit_bytes: Option<u64> = COMMIT_BYTES uint,
         start_wait_ms: Option<u32> = START_WAIT_MS u32,
         window_bytes: Option<u64> = WINDOW_BYTES uint,
+        deferred: Option<u32> = DEFERRED u32,
         stats: Option<GroupStats> = STATS {GroupStats},
         volumes: Vec<Volume> = VOLUME (Volume),
         links: Vec<Link> = LINK (Link),
@@ -165,6 +166,8 @@ from_attrs! {
         peer_timeout_ms: Option<u32> = PEER_TIMEOUT_MS u32,
         progress_timeout_ms: Option<u32> = PROGRESS_TIMEOUT_MS u32,
         window_bytes: Option<u64> = WINDOW_BYTES uint,
+        unacked_bytes: Option<u32> = UNACKED_BYTES u32,
+        handshakes: Option<u32> = HANDSHAKES u32,
         stats: Option<LinkStats> = STATS {LinkStats},
     }
 }
@@ -180,6 +183,7 @@ from_attrs! {
         checkpoints: Option<u64> = CHECKPOINTS uint,
         stalls: Option<u64> = STALLS uint,
         memory_reads: Option<u64> = MEMORY_READS uint,
+        events_lost: Option<u64> = EVENTS_LOST uint,
     }
 }
 
