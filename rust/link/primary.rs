@@ -390,8 +390,12 @@ fn decide(
         },
     );
     if let Some(e) = unread {
-        // What could not be looked up now is not gone: the hosts meet again.
-        return Err(e);
+        // What could not be looked up now is not gone: the hosts meet again. A synchronisation that was asked for begins
+        // all the same where the log cannot be read, as where it is gone: it is the way out.
+        let begins = matches!(&decision, Ok(d) if d.begins().is_some());
+        if !begins || e.reason != Reason::LogFailed {
+            return Err(e);
+        }
     }
     let decision = match decision {
         Ok(decision) => decision,

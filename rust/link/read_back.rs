@@ -103,7 +103,7 @@ fn gone(group: &Group, e: NoBatch) -> SessionError {
             Refusal::new(
                 e,
                 format_args!(
-                    "reading the log back from the SRL of group {} failed (error {}); trying again",
+                    "reading the log back from the SRL of group {} failed (error {}); trying again; if it stays so, use 'dmrepl sync --full' on the primary",
                     group.name.as_str(),
                     e.to_errno()
                 ),
