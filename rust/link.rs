@@ -54,7 +54,10 @@ use kernel::{
 use replicate_core::{
     group::{Mode, Name},
     node::links::LinkId,
-    session::state::{self, State},
+    session::{
+        state::{self, State},
+        syncs::Syncs,
+    },
     units::{HostId, Seq},
 };
 use replicate_linux::{
@@ -141,7 +144,9 @@ pub(crate) struct LinkStatus {
     pub(crate) told_in_sync: bool,
     /// When the peer last had everything, ns since 1970.
     pub(crate) level_ns: u64,
-    /// The synchronisation that is wanted or under way.
+    /// On a primary: the synchronisations that run or were asked for.
+    pub(crate) syncs: Syncs,
+    /// How far the one is that is under way.
     pub(crate) sync: Option<sync::Job>,
 }
 

@@ -395,6 +395,15 @@ impl<M: Memory> Node<M> {
         self.window.chain_at(seq).or(recovered)
     }
 
+    /// Oldest record that log or memory still holds.
+    ///
+    /// A link that the log keeps nothing for may so go on from memory. Its slot then says that the log holds what only memory
+    /// does: where the session ends before the peer has it, the next one finds that it is gone, and the link needs a
+    /// synchronisation.
+    pub fn oldest_held(&self) -> Seq {
+        self.oldest().min(self.window.base().next())
+    }
+
     /// Oldest record that the log still holds; the next one to be logged when it holds none.
     pub fn oldest(&self) -> Seq {
         match &self.log {

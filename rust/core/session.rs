@@ -11,6 +11,7 @@ pub mod progress;
 pub mod resync;
 pub mod sender;
 pub mod state;
+pub mod syncs;
 
 use core::num::NonZeroU64;
 

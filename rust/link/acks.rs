@@ -2,14 +2,14 @@
 
 //! The primary's session: what comes back. Acknowledgements release writers and free the log.
 
-use super::{error::SessionError, sender::Session, sync::is_sync, worker::Worker};
+use super::{error::SessionError, sender::Session, sync, worker::Worker};
 use crate::{
     event::{self, Code as Event, Severity},
     reason::Reason,
 };
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
-    session::state,
+    session::{resync::Copied, sender::Change, state},
     units::Seq,
     wire::{Message, Progress},
 };
@@ -24,23 +24,6 @@ enum Said {
     CopyAck(u64),
     Resend(Seq),
     Nothing,
-}
-
-/// What an acknowledgement brought about.
-#[derive(Default)]
-struct Change {
-    /// The link became in-sync.
-    in_sync: bool,
-    /// The peer lacks little, for the first time in this session.
-    level: bool,
-    /// The peer lacks nothing.
-    whole: bool,
-    /// More is on its stable storage.
-    logged: bool,
-    /// Writers may wait for acknowledgements of this link.
-    releases: bool,
-    /// They do so from now on.
-    gates: bool,
 }
 
 impl Worker {
@@ -81,39 +64,24 @@ impl Worker {
             }
         }
         match newest {
-            Some(p) => self.acknowledged(s, p),
+            Some(p) => {
+                let change = s.sender.acknowledged(&mut self.group.inner.lock().node, p);
+                self.follow(&change.map_err(SessionError::wire)?);
+                Ok(())
+            }
             None => Ok(()),
         }
     }
 
+    /// Does what follows from an acknowledgement.
     #[inline(never)]
-    fn acknowledged(&mut self, s: &mut Session, p: Progress) -> Result<(), SessionError> {
-        s.sender.acknowledged(p.received);
-        let id = self.link.id;
-        let change = {
-            let mut inner = self.group.inner.lock();
-            let node = &mut inner.node;
-            let before = node.positions.get(id).copied().unwrap_or_default();
-            let became = node.acknowledged(id, (p.received, p.logged, p.applied));
-            match node.positions.get(id) {
-                Some(l) => Change {
-                    in_sync: became,
-                    level: !s.was_level && node.is_near(l.received) && !l.syncing && !l.needs_sync,
-                    whole: l.received >= node.head(),
-                    logged: l.logged > before.logged,
-                    releases: is_sync(l.mode),
-                    gates: l.gates() && !before.gates(),
-                },
-                None => Change::default(),
-            }
-        };
+    fn follow(&self, change: &Change) {
         if change.releases && self.group.release() {
             self.group.log_wake.notify();
         }
         if change.gates {
             // Writers wait from now on: what they wait for is flushed at once, here and there.
             self.group.log_wake.notify();
-            self.tell_who_waits(s)?;
         }
         if change.logged {
             self.group.apply_wake.notify();
@@ -123,7 +91,6 @@ impl Worker {
             self.link.view.lock().level_ns = clock::wall_ns();
         }
         if change.level {
-            s.was_level = true;
             self.link.step(
                 &self.group,
                 state::Event::Level,
@@ -140,46 +107,28 @@ impl Worker {
                 Reason::None,
                 "in-sync: writes wait for the peer from now on",
             );
-            self.tell_who_waits(s)?;
         }
-        Ok(())
     }
 
     #[inline(never)]
     fn copies_durable(&mut self, s: &mut Session, item: u64) -> Result<(), SessionError> {
-        if s.end_item.is_some_and(|end| item >= end) {
-            self.sync_over(s)?;
-            self.link.step(
-                &self.group,
-                state::Event::Synced,
-                Reason::None,
-                format_args!("the synchronisation ended, the secondary is consistent"),
-            );
-            // What it acknowledged while it was syncing counts from now on; on an idle group nothing else comes.
-            s.was_level = false;
-            let known = {
-                let inner = self.group.inner.lock();
-                inner.node.positions.get(self.link.id).map(|l| Progress {
-                    received: l.received,
-                    logged: l.logged,
-                    applied: l.applied,
-                })
-            };
-            return match known {
-                Some(p) => self.acknowledged(s, p),
-                None => Ok(()),
-            };
+        match s.sender.copies_durable(item).map_err(SessionError::wire)? {
+            Copied::Nothing => {}
+            Copied::Moved(cursor) => self.sync_moved(cursor, &s.volumes)?,
+            Copied::Over => {
+                let end = self.link.view.lock().syncs.running().and_then(|s| s.end);
+                sync::finished(&self.group, &self.link, end)?;
+                self.link.step(
+                    &self.group,
+                    state::Event::Synced,
+                    Reason::None,
+                    format_args!("the synchronisation ended, the secondary is consistent"),
+                );
+                let change = s.sender.sync_over(&mut self.group.inner.lock().node);
+                self.follow(&change);
+            }
         }
-        let Some(copies) = &mut s.sender.copies else {
-            return Ok(());
-        };
-        let before = copies.cursor();
-        copies.acknowledged(item);
-        let cursor = copies.cursor();
-        if cursor == before {
-            return Ok(());
-        }
-        self.sync_moved(cursor, &s.volumes)
+        Ok(())
     }
 
     /// The round trip, from the send time of our last message that the peer has seen.

@@ -6,10 +6,8 @@
 //! is its number in the group; it is kept while the link is there, over restarts too.
 
 use super::{
-    listener::Listeners,
-    sync::{is_sync, write_slot},
-    worker::Worker,
-    Config, Flag, Link, LinkStatus, Settings, Stats,
+    listener::Listeners, sync::write_slot, worker::Worker, Config, Flag, Link, LinkStatus,
+    Settings, Stats,
 };
 use crate::{
     event::{self, Code as Event, Severity},
@@ -34,8 +32,8 @@ use replicate_core::{
         secondary::Acks,
     },
     session::{
-        primary::Resync,
         state::{self, State},
+        syncs::Syncs,
     },
     units::{HostId, Seq},
 };
@@ -100,9 +98,7 @@ impl Link {
     }
 
     fn new(id: LinkId, c: Config, known: Option<&superblock::Link>) -> Result<Arc<Link>, Refusal> {
-        let sync = known
-            .and_then(|l| l.sync.as_ref())
-            .map(|s| Resync::recorded(s).into());
+        let slot = known.and_then(|l| l.sync.as_ref());
         let view = LinkStatus {
             state: State::Idle,
             shown: State::Idle,
@@ -114,7 +110,8 @@ impl Link {
             acked: Acks::default(),
             told_in_sync: false,
             level_ns: 0,
-            sync,
+            syncs: Syncs::recorded(slot),
+            sync: None,
         };
         let made = Arc::pin_init(
             try_pin_init!(Link {
@@ -274,7 +271,7 @@ impl Link {
         }
         write_slot(group, self, |sb, id| durable::set_mode(sb, id, mode))?;
         if in_sync {
-            let text = if is_sync(mode) {
+            let text = if mode != Mode::Async {
                 "left in-sync: the mode was changed; back as soon as the peer is level"
             } else {
                 "left in-sync: the mode is async now"

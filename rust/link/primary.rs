@@ -16,11 +16,8 @@ use super::{
     Link,
 };
 use crate::{
-    event::{self, Severity},
-    group::{
-        inner::{Inner, Phase},
-        Group,
-    },
+    event::{self, Code as Event, Severity},
+    group::{inner::Phase, Group},
     reason::Reason,
 };
 use core::convert::Infallible;
@@ -32,12 +29,12 @@ use replicate_core::{
     node::durable::links as durable,
     session::{
         meet::{self, Peer, Primary, Rival, VolumeFault, Why},
-        primary::{self, Decision, First, Kind, Refusal},
+        primary::{self, Decision, First, Kind, NoSession, Promise, Refusal},
         sender::Sender,
         state, SessionId,
     },
-    units::{GroupUuid, HostId, Seq},
-    wire::{self, Code, Message, State, WelcomeHead, WireError},
+    units::{GroupUuid, HostId},
+    wire::{self, Code, Message, Progress, State, WelcomeHead, WireError},
 };
 use replicate_linux::{net::Stream, random};
 
@@ -185,68 +182,32 @@ impl Worker {
             Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
         };
-        self.pin(&decision)?;
+        let promised = decision.promise(&mut self.group.inner.lock().node, self.link.id);
+        let promise = promised.map_err(|why| error::verdict(why, false))?;
         let session = loop {
             if let Some(id) = SessionId::from_wire(random::u64()) {
                 break id;
             }
         };
-        self.welcome(&facts, &decision, session)?;
+        self.welcome(&facts, promise.decision(), session)?;
         self.rx.begin_session(session);
         let header = self.recv()?;
-        let ready = match self.rx.message(&header).map_err(SessionError::wire)? {
+        let has = match self.rx.message(&header).map_err(SessionError::wire)? {
             Message::Ready(p) => p,
             Message::Refuse(r) => return Err(SessionError::by_peer(&r, false)),
             Message::Goodbye(r) => return Err(SessionError::by_peer(&r, true)),
             _ => return Err(Worker::unexpected(header.kind)),
         };
         self.begin_session(session)?;
-        let last = decision.resume.prev();
-        let copies = decision.sync.and_then(|s| s.copies(facts.volumes.iter()));
-        // No checkpoint between the two: it would put what memory still says, a link that needs a synchronisation,
-        // over the one that began.
-        let (began, kept) = {
-            let still = self.group.pause.hold();
-            // Who takes a promise back holds the pause too: nothing is recorded for a link that was given up meanwhile.
-            let promised = {
-                let inner = self.group.inner.lock();
-                let position = inner.node.positions.get(self.link.id);
-                position.is_some_and(|p| p.promised.is_some())
-            };
-            if !promised {
-                drop(still);
-                return Err(self.overrun());
-            }
-            let began = self.sync_began(&still, &decision, host)?;
-            // The superblock says so: what the log kept for the peer's former position may go.
-            let mut inner = self.group.inner.lock();
-            let positions = &mut inner.node.positions;
-            let kept = positions.keep_promise(self.link.id, copies.is_some());
-            positions.session(self.link.id, last, last, last.min(ready.applied));
-            (began, kept)
-        };
-        if let Some((event, reason, text)) = began {
-            event::link(&self.group, &self.link, event, Severity::Info, reason, text);
-        }
-        if !kept {
-            return Err(self.overrun());
-        }
-        let mut sender = Sender::new(decision.resume, copies);
-        // What it holds from the session before counts as sent: its logging goes on, and frees our log above `resume`.
-        sender.acknowledged(ready.received);
+        let mut sender = self.keep_promise(promise, has, host, &facts.volumes)?;
         let credit = header.envelope.credit;
         sender.set_credit(credit.seq, credit.byte);
+        let syncing = decision.sync.is_some_and(|s| s.kind == Kind::Full);
         self.link.answered.set(true);
         self.link.step(
             &self.group,
-            state::Event::Welcomed {
-                sync: copies.is_some(),
-            },
-            if copies.is_some() {
-                Reason::Sync
-            } else {
-                Reason::None
-            },
+            state::Event::Welcomed { sync: syncing },
+            if syncing { Reason::Sync } else { Reason::None },
             format_args!("sending from record {}", decision.resume),
         );
         if decision.begins() == Some(Kind::AssumeClean) {
@@ -256,15 +217,44 @@ impl Worker {
         Ok(Session::new(sender, facts.volumes))
     }
 
-    /// Makes the log keep what the peer will need, beside what it kept, before it is promised.
-    fn pin(&self, d: &Decision) -> Result<(), SessionError> {
-        let mut inner = self.group.inner.lock();
-        if d.resume < oldest(&inner) {
-            drop(inner);
-            return Err(error::verdict(Why::Trimmed, false));
+    /// The peer took the welcome: makes durable what follows from it, and begins the session.
+    #[inline(never)]
+    fn keep_promise(
+        &self,
+        promise: Promise,
+        has: Progress,
+        host: HostId,
+        volumes: &[Volume],
+    ) -> Result<Sender, SessionError> {
+        let ended = |why| match why {
+            NoSession::GivenUp => self.overrun(),
+            NoSession::Nonsense(e) => SessionError::wire(e),
+        };
+        let (ready, sender) = {
+            let still = self.group.pause.hold();
+            let ready = promise.ready(&self.group.inner.lock().node, has);
+            let ready = ready.map_err(ended)?;
+            self.sync_began(&still, &ready, host)?;
+            let sender = ready.keep(&mut self.group.inner.lock().node, volumes.iter());
+            (ready, sender)
+        };
+        let began = match ready.decision().begins() {
+            Some(Kind::Full) => Some((
+                Event::SyncStarted,
+                Reason::Sync,
+                "full synchronisation started",
+            )),
+            Some(Kind::AssumeClean) => Some((
+                Event::SyncDone,
+                Reason::Admin,
+                "both sides were declared equal",
+            )),
+            None => None,
+        };
+        if let Some((event, reason, text)) = began {
+            event::link(&self.group, &self.link, event, Severity::Info, reason, text);
         }
-        inner.node.positions.promise(self.link.id, d.resume.prev());
-        Ok(())
+        sender.map_err(ended)
     }
 
     #[inline(never)]
@@ -291,15 +281,6 @@ impl Worker {
             wire::encode_welcome(&envelope, &head, &facts.lineage(), volumes, out)
         })
     }
-}
-
-/// Oldest record that log or memory still holds.
-///
-/// A link that the log keeps nothing for may so go on from memory. Its slot then says that the log holds what only memory
-/// does: where the session ends before the peer has it, the next one finds that it is gone, and the link needs a
-/// synchronisation.
-fn oldest(inner: &Inner) -> Seq {
-    inner.node.oldest().min(inner.node.window.base().next())
 }
 
 /// Another primary answered.
@@ -345,14 +326,14 @@ fn decide(
         ));
     }
     check_volumes(mine, s)?;
-    let wanted = link.view.lock().sync.map(|job| job.sync);
+    let wanted = link.view.lock().syncs.wanted();
     let slot = group
         .srl
         .read(|sb| sb.link(usize::from(link.id.0)).and_then(|l| l.sync))
         .unwrap_or_default();
     let (head, oldest) = {
         let inner = group.inner.lock();
-        (inner.node.head(), oldest(&inner))
+        (inner.node.head(), inner.node.oldest_held())
     };
     let peer = Peer {
         lineage: s.lineage,
@@ -419,12 +400,6 @@ fn decide(
         Some(First::Forget) => write_slot(group, link, durable::sync_forgets)
             .map_err(|r| SessionError::own(Reason::LogFailed, r))?,
         None => {}
-    }
-    if let (Some(sync), Some(job)) = (decision.sync, &mut link.view.lock().sync) {
-        // Another one may have been asked for meanwhile: it begins with the next session.
-        if Some(job.sync) == wanted {
-            job.sync = sync;
-        }
     }
     Ok(decision)
 }

@@ -26,9 +26,8 @@ use replicate_core::{
     session::{
         credit::Granted,
         gap::{Ask, Gap},
-        primary::{Kind, Resync},
     },
-    units::{EpochId, Op, Range, Record, Seq, VolumeId, SECTOR_BYTES},
+    units::{EpochId, Op, Range, Record, Seq, SECTOR_BYTES},
     wire::{
         header::{FLAG_IN_SYNC, FLAG_STABLE},
         Code, Header, Message, RegionCopy,
@@ -239,13 +238,10 @@ impl Worker {
                 return Ok(());
             }
             Message::SyncStart(start) => {
-                let sync = Resync {
-                    fresh: false,
-                    start: start.start,
-                    ..Resync::new(Kind::Full, false, VolumeId::default())
+                let job = Job {
+                    total_bytes: start.bytes,
+                    ..Job::default()
                 };
-                let mut job = Job::from(sync);
-                job.total_bytes = start.bytes;
                 self.link.view.lock().sync = Some(job);
                 return Ok(());
             }

@@ -9,27 +9,21 @@
 use super::{
     error::SessionError,
     read_back::{Held, ReadBack},
-    sync,
     worker::Worker,
 };
-use crate::{group::inner::Inner, reason::Reason};
+use crate::reason::Reason;
 use core::convert::Infallible;
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
-    group::{Mode, SyncKind, Volume},
-    node::links::LinkId,
+    group::{SyncKind, Volume},
     session::{
-        progress::{Check, Given, Progress, Reached},
-        resync::{Copies, CopyItem},
-        sender::{Send, Sender},
+        progress::{Check, Progress},
+        resync::CopyItem,
+        sender::{Send, Sender, Told},
         SessionId,
     },
     units::{Position, Seq, SECTOR_BYTES},
-    wire::{
-        self,
-        header::{FLAG_IN_SYNC, FLAG_STABLE},
-        Code, Envelope, Message, RegionCopy, SyncStart, WireError,
-    },
+    wire::{self, Code, Envelope, Message, RegionCopy, SyncStart, WireError},
 };
 use replicate_linux::{clock, event::FOREVER, pages::SharedBuf};
 use zerocopy::little_endian::U16;
@@ -48,13 +42,6 @@ pub(super) struct Session {
     pub(super) sender: Sender,
     pub(super) volumes: KVec<Volume>,
     read: Option<Read>,
-    /// Item that acknowledges the end of the sync: one after the last copy.
-    pub(super) end_item: Option<u64>,
-    /// Everything sent so far has been level with the head once.
-    pub(super) was_level: bool,
-    /// What the peer was told of who waits for it, as flags.
-    told: u8,
-    started: bool,
     /// Whether the peer does anything.
     progress: Progress,
 }
@@ -76,10 +63,6 @@ impl Session {
             sender,
             volumes,
             read: None,
-            end_item: None,
-            was_level: false,
-            told: 0,
-            started: false,
             progress: Progress::default(),
         }
     }
@@ -129,31 +112,9 @@ impl Worker {
     fn check_progress(&self, s: &mut Session) -> Result<u32, SessionError> {
         let limit = self.link.settings.progress_timeout_ms.load(Relaxed);
         let now_ms = clock::monotonic_ns() / 1_000_000;
-        let copies = s.sender.copies.as_ref();
-        let (outstanding, copied) = (
-            copies.is_some_and(Copies::is_outstanding),
-            copies.map(Copies::cursor),
-        );
         let mut inner = self.group.inner.lock();
         let node = &mut inner.node;
-        let position = node
-            .positions
-            .get(self.link.id)
-            .copied()
-            .unwrap_or_default();
-        let given = Given {
-            sent: s.sender.sent(),
-            commit: node.commit(),
-            mode: position.mode,
-            starved: s.sender.is_starved(node.head()),
-            copies: outstanding,
-        };
-        let reached = Reached {
-            received: position.received,
-            logged: position.logged,
-            applied: position.applied,
-            copied,
-        };
+        let (given, reached) = s.sender.standing(node);
         match s.progress.check(&given, reached, now_ms, u64::from(limit)) {
             Check::Moves => Ok(FOREVER - 1),
             Check::Owes(ms) => Ok(u32::try_from(ms).unwrap_or(FOREVER - 1).max(1)),
@@ -179,51 +140,35 @@ impl Worker {
         }
     }
 
-    /// What every message of this session says; `in_sync` is what the peer may rely on.
+    /// What a message of this session says that is sent now.
     fn session_envelope(&self, s: &mut Session) -> Envelope {
         let mut e = self.envelope();
-        s.told = flags(&self.group.inner.lock(), self.link.id);
-        e.flags |= s.told;
+        let told = s.sender.tells(&self.group.inner.lock().node);
+        (e.commit, e.flags) = (told.commit, e.flags | told.flags);
         e
     }
 
     fn heartbeat(&mut self, s: &mut Session) -> Result<(), SessionError> {
         let e = self.session_envelope(s);
         let echo_ns = self.rx.peer_time_ns;
-        s.sender.commit_told(e.commit);
         self.send(&e, &Message::Heartbeat { echo_ns })
-    }
-
-    /// The peer learns at once that writers wait for it, or wait no more.
-    pub(super) fn tell_who_waits(&mut self, s: &mut Session) -> Result<(), SessionError> {
-        let now = flags(&self.group.inner.lock(), self.link.id);
-        if now != s.told && self.tx.has_room() {
-            self.heartbeat(s)?;
-        }
-        Ok(())
     }
 
     /// Fills the outbox with what may be sent now.
     #[inline(never)]
     fn fill(&mut self, s: &mut Session) -> Result<Filled, SessionError> {
-        if !s.started {
-            s.started = true;
-            self.sync_start(s)?;
-        }
         while self.tx.has_room() {
-            self.next_volume(s);
-            let plan = {
+            let next = {
                 let inner = self.group.inner.lock();
-                s.sender
-                    .plan(inner.node.head(), inner.node.commit(), |item, last| {
-                        inner.node.volume_lacks(&item.range, last)
-                    })
+                s.sender.next(&inner.node, s.volumes.iter())
             };
-            match plan {
-                Send::Record(seq) => match self.record(s, seq)? {
-                    Filled::Go => {}
-                    other => return Ok(other),
-                },
+            match next {
+                Send::SyncStart => self.sync_start(s)?,
+                Send::Record(seq) => {
+                    if !self.record(s, seq)? {
+                        return Ok(Filled::Short);
+                    }
+                }
                 Send::ReadCopy(item) => {
                     if !self.tx.is_empty() {
                         // What is ready need not wait for the disk.
@@ -234,16 +179,19 @@ impl Worker {
                     }
                 }
                 Send::Copy(item) => self.copy(s, &item)?,
+                Send::RecordEnd(end) => {
+                    if !self.sync_ends(end)? {
+                        return Ok(Filled::Dry);
+                    }
+                    s.sender.end_recorded();
+                }
                 Send::SyncEnd { end, items } => {
-                    self.sync_ends(end)?;
                     let e = self.session_envelope(s);
                     self.send(&e, &Message::SyncEnd { end, items })?;
                     s.sender.end_sent();
-                    s.end_item = Some(items.saturating_add(1));
                 }
-                Send::Commit => {
+                Send::Told => {
                     let e = self.session_envelope(s);
-                    s.sender.commit_told(e.commit);
                     self.send(&e, &Message::CommitPoint)?;
                 }
                 Send::Nothing => return Ok(Filled::Dry),
@@ -252,23 +200,22 @@ impl Worker {
         Ok(Filled::Go)
     }
 
-    /// One record; `Go`: it is in the outbox.
+    /// One record, if the peer has room for it. `false`: no memory now to read it back.
     #[inline(never)]
-    fn record(&mut self, s: &mut Session, seq: Seq) -> Result<Filled, SessionError> {
-        let (held, epoch, commit, flags) = {
+    fn record(&mut self, s: &mut Session, seq: Seq) -> Result<bool, SessionError> {
+        let (held, epoch, told) = {
             let inner = self.group.inner.lock();
             (
                 inner.held(seq),
                 inner.epochs.at(seq).0,
-                inner.node.commit(),
-                flags(&inner, self.link.id),
+                Told::now(&inner.node, self.link.id),
             )
         };
         let (record, payload) = match held {
             Some(held) => held,
             None => match self.look_back(seq)? {
                 Some(held) => held,
-                None => return Ok(Filled::Short),
+                None => return Ok(false),
             },
         };
         if !s.sender.fits(&record) {
@@ -276,31 +223,20 @@ impl Worker {
                 // Its pages are not held while the peer has no room. The batch stays: nothing is read again.
                 back.release();
             }
-            return self.commit_alone(s, commit);
+            return Ok(true);
         }
         let envelope = Envelope {
-            flags,
+            flags: told.flags,
             session: SessionId::to_wire(self.session),
             position: Position { epoch, seq },
-            commit,
+            commit: told.commit,
             time_ns: clock::wall_ns(),
             ..Envelope::default()
         };
-        s.told = flags;
         self.tx
             .push(payload, |out| wire::encode_record(&envelope, &record, out))?;
-        s.sender.record_sent(&record, commit);
-        Ok(Filled::Go)
-    }
-
-    /// No credit for the next record: the commit point must get through all the same.
-    fn commit_alone(&mut self, s: &mut Session, commit: Seq) -> Result<Filled, SessionError> {
-        if s.sender.owes_commit(commit) {
-            let e = self.session_envelope(s);
-            s.sender.commit_told(e.commit);
-            self.send(&e, &Message::CommitPoint)?;
-        }
-        Ok(Filled::Dry)
+        s.sender.record_sent(&record, told);
+        Ok(true)
     }
 
     fn look_back(&mut self, seq: Seq) -> Result<Option<Held>, SessionError> {
@@ -310,35 +246,17 @@ impl Worker {
         }
     }
 
-    /// When all regions of a volume were sent: the next volume, or the end.
-    fn next_volume(&mut self, s: &mut Session) {
-        let commit = self.group.inner.lock().node.commit();
-        let Some(c) = &mut s.sender.copies else {
-            return;
-        };
-        while c.volume_done() {
-            let done = c.volume();
-            let after = s.volumes.iter().skip_while(|v| v.id != done).nth(1);
-            match after {
-                Some(v) => c.next_volume(v.id, v.size),
-                None => c.finish(commit),
-            }
-        }
-    }
-
     /// Announces a synchronisation, new or resumed.
     #[inline(never)]
     fn sync_start(&mut self, s: &mut Session) -> Result<(), SessionError> {
-        if s.sender.copies.is_none() {
-            return Ok(());
-        }
-        let job = {
+        let (sync, job) = {
             let mut v = self.link.view.lock();
-            let Some(job) = &mut v.sync else {
+            let Some(sync) = v.syncs.running().copied() else {
                 return Ok(());
             };
-            job.measure(&s.volumes);
-            *job
+            let job = v.sync.get_or_insert_default();
+            job.measure(sync.at, &s.volumes);
+            (sync, *job)
         };
         let mut ids = KVec::with_capacity(s.volumes.len(), GFP_KERNEL)
             .map_err(|_| SessionError::no_memory())?;
@@ -348,7 +266,7 @@ impl Worker {
         }
         let e = self.session_envelope(s);
         let bytes = job.total_bytes.saturating_sub(job.done_bytes);
-        let start = SyncStart::new(SyncKind::Full, job.sync.start, bytes, &ids);
+        let start = SyncStart::new(SyncKind::Full, sync.start, bytes, &ids);
         self.send(&e, &Message::SyncStart(start))?;
         Ok(())
     }
@@ -422,32 +340,8 @@ impl Worker {
         self.tx.push(read.buf, |out| {
             wire::encode(&e, &Message::RegionCopy(copy), out)
         })?;
-        s.sender.commit_told(e.commit);
         s.sender.copy_sent(bytes);
         Ok(())
-    }
-
-    /// The peer is consistent.
-    pub(super) fn sync_over(&mut self, s: &mut Session) -> Result<(), SessionError> {
-        let end = self.link.view.lock().sync.and_then(|j| j.sync.end);
-        sync::finished(&self.group, &self.link, end)?;
-        s.end_item = None;
-        s.sender.copies = None;
-        Ok(())
-    }
-}
-
-/// What the peer must know of who waits for it.
-fn flags(inner: &Inner, link: LinkId) -> u8 {
-    match inner.node.positions.get(link) {
-        Some(p) if p.gates() => {
-            let in_sync = if p.in_sync { FLAG_IN_SYNC } else { 0 };
-            match p.mode {
-                Mode::Logged | Mode::Applied => in_sync | FLAG_STABLE,
-                Mode::Received | Mode::Async => in_sync,
-            }
-        }
-        Some(_) | None => 0,
     }
 }
 

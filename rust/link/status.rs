@@ -74,6 +74,10 @@ impl Link {
                 v.peer_head.since(v.acked.logged),
             ),
         };
+        let sync = match role {
+            Role::Primary => v.syncs.wanted().map(|_| v.sync.unwrap_or_default()),
+            Role::Secondary => v.sync,
+        };
         let since = if behind.since_ns > 0 {
             behind.since_ns
         } else {
@@ -99,7 +103,7 @@ impl Link {
                 0
             },
             rtt_us: self.rtt_us.load(Relaxed),
-            sync: v.sync.map(|j| (j.done_bytes, j.total_bytes)),
+            sync: sync.map(|j| (j.done_bytes, j.total_bytes)),
             last_rx_ns: self.last_rx_ns.load(Relaxed),
             window_bytes: self.window_bytes(group),
         }

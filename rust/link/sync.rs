@@ -16,7 +16,7 @@ use crate::{
 };
 use kernel::prelude::*;
 use replicate_core::{
-    group::{self, Volume},
+    group::Volume,
     log::superblock::Superblock,
     node::{
         durable::links::{self as durable, NoSlot},
@@ -25,7 +25,7 @@ use replicate_core::{
         Role,
     },
     session::{
-        primary::{Decision, Kind, Resync},
+        primary::{Kind, Ready, Resync},
         state,
     },
     units::{Chain, HostId, Sector, Seq, VolumeId, SECTOR_BYTES},
@@ -37,38 +37,26 @@ const SAVE_NS: u64 = 2_000_000_000;
 /// How long `--assume-clean` waits for the peer.
 const PATIENCE_MS: u32 = 10_000;
 
-/// A synchronisation that is wanted or under way, and how far it is.
-#[derive(Clone, Copy, Debug)]
+/// How far a synchronisation is, for status.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Job {
-    pub(crate) sync: Resync,
     pub(crate) done_bytes: u64,
     pub(crate) total_bytes: u64,
-    saved_ns: u64,
-}
-
-impl From<Resync> for Job {
-    fn from(sync: Resync) -> Job {
-        Job {
-            sync,
-            done_bytes: 0,
-            total_bytes: 0,
-            saved_ns: 0,
-        }
-    }
+    pub(super) saved_ns: u64,
 }
 
 impl Job {
-    /// Done and total bytes for this cursor.
-    pub(super) fn measure(&mut self, volumes: &[Volume]) {
+    /// Done and total bytes when the copies have reached `at`.
+    pub(super) fn measure(&mut self, at: (VolumeId, Sector), volumes: &[Volume]) {
         let mut before = 0u64;
         self.total_bytes = 0;
         let mut seen = false;
         for v in volumes {
             let bytes = v.size.0.saturating_mul(SECTOR_BYTES);
             self.total_bytes = self.total_bytes.saturating_add(bytes);
-            if v.id == self.sync.at.0 {
+            if v.id == at.0 {
                 seen = true;
-                before = before.saturating_add(self.sync.at.1 .0.saturating_mul(SECTOR_BYTES));
+                before = before.saturating_add(at.1 .0.saturating_mul(SECTOR_BYTES));
             } else if !seen {
                 before = before.saturating_add(bytes);
             }
@@ -116,15 +104,23 @@ impl Link {
 
     /// The synchronisation that was under way is no more; one that was asked for meanwhile has yet to begin.
     pub(super) fn forget_sync(&self) {
-        let mut v = self.view.lock();
-        v.sync = v.sync.filter(|job| job.sync.fresh);
+        self.view.lock().syncs.over();
+    }
+
+    fn ask(&self, kind: Kind, force: bool, first: VolumeId) -> u32 {
+        let number = {
+            let mut v = self.view.lock();
+            v.sync = None;
+            v.syncs.ask(kind, force, first)
+        };
+        self.restart();
+        number
     }
 
     fn sync_full(&self, group: &Group, force: bool) -> Result<(), Refusal> {
         let first = first_volume(group)?;
         // Nothing changes before the session that begins it: an in-sync link leaves that state in good order.
-        self.view.lock().sync = Some(Resync::new(Kind::Full, force, first.id).into());
-        self.restart();
+        self.ask(Kind::Full, force, first.id);
         Ok(())
     }
 
@@ -138,15 +134,14 @@ impl Link {
             ));
         }
         self.sync_over.set(false);
-        self.view.lock().sync = Some(Resync::new(Kind::AssumeClean, force, first.id).into());
-        self.restart();
+        let number = self.ask(Kind::AssumeClean, force, first.id);
         let wake = self
             .changed
             .wait_until_killable(PATIENCE_MS, || self.sync_over.get());
         let over = self.sync_over.get();
         let mut v = self.view.lock();
         if !over {
-            v.sync = None;
+            v.syncs.withdraw(number);
         }
         if let Err(e) = wake {
             return Err(Refusal::new(e, format_args!("sync: interrupted")));
@@ -166,7 +161,7 @@ impl Link {
 
     fn sync_stop(&self, group: &Group) -> Result<(), Refusal> {
         let name = self.name.as_str();
-        let Some(job) = self.view.lock().sync.take() else {
+        let Some(stopped) = self.view.lock().syncs.stop() else {
             return Err(Refusal::new(
                 ENOENT,
                 format_args!("sync: no synchronisation of link {name} is under way"),
@@ -175,7 +170,7 @@ impl Link {
         let recorded = group
             .srl
             .read(|sb| sb.link(usize::from(self.id.0)).and_then(|l| l.sync));
-        if job.sync.fresh && recorded.is_ok_and(|s| s.is_none()) {
+        if stopped.fresh && recorded.is_ok_and(|s| s.is_none()) {
             // It has not begun, or its welcome is under way: the peer says what it is in the next session.
             self.restart();
             return Ok(());
@@ -198,71 +193,26 @@ impl Link {
     }
 }
 
-/// What began with a session: event, reason and text.
-pub(super) type Began = (Event, Reason, &'static str);
-
 impl Worker {
-    /// The peer is ready: what was begun is durable there. Makes it durable here. Returns what there is to say.
+    /// The peer is ready: what was begun is durable there. Makes it durable here.
     ///
-    /// `still`: held until the positions in memory say the same, see
-    /// [`keep_promise`](replicate_core::node::links::Positions::keep_promise).
+    /// `still`: held until the positions in memory say the same, see [`Ready::keep`].
     pub(super) fn sync_began(
         &self,
         still: &Still<'_>,
-        decision: &Decision,
+        ready: &Ready,
         host: HostId,
-    ) -> Result<Option<Began>, SessionError> {
+    ) -> Result<(), SessionError> {
         let (group, link) = (&self.group, &self.link);
-        let (start, chain) = (decision.resume.prev(), decision.fork_chain);
-        let own = |r: Refusal| SessionError::own(Reason::LogFailed, r);
-        match (decision.begins(), decision.sync) {
-            (Some(Kind::Full), Some(sync)) => {
-                put_slot(group, link, still, |sb, id| {
-                    durable::sync_began(sb, id, host, chain.unwrap_or_default(), sync.to_slot())
-                })
-                .map_err(own)?;
-                // Another one may have been asked for meanwhile.
-                if let Some(job) = &mut link.view.lock().sync {
-                    if job.sync == sync {
-                        job.sync.fresh = false;
-                    }
-                }
-                Ok(Some((
-                    Event::SyncStarted,
-                    Reason::Sync,
-                    "full synchronisation started",
-                )))
-            }
-            (Some(Kind::AssumeClean), sync) => {
-                put_slot(group, link, still, |sb, id| {
-                    durable::declared_equal(sb, id, host, start, chain.unwrap_or_default())
-                })
-                .map_err(own)?;
-                let mut v = link.view.lock();
-                if v.sync.map(|job| job.sync) == sync {
-                    v.sync = None;
-                }
-                drop(v);
-                Ok(Some((
-                    Event::SyncDone,
-                    Reason::Admin,
-                    "both sides were declared equal",
-                )))
-            }
-            (Some(Kind::Full) | None, _) => {
-                let news = group
-                    .srl
-                    .read(|sb| durable::session_is_news(sb, link.id, host));
-                if news.unwrap_or(true) {
-                    let tail = group.inner.lock().node.log_tail(start);
-                    put_slot(group, link, still, |sb, id| {
-                        durable::session_began(sb, id, host, start, tail)
-                    })
-                    .map_err(own)?;
-                }
-                Ok(None)
-            }
+        let news = group.srl.read(|sb| ready.is_news(sb, host));
+        if news.unwrap_or(true) {
+            let from = ready.decision().resume.prev();
+            let tail = group.inner.lock().node.log_tail(from);
+            put_slot(group, link, still, |sb, _| ready.record(sb, host, tail))
+                .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
         }
+        link.view.lock().syncs.began(ready.decision());
+        Ok(())
     }
 
     /// The peer reported copies durable: the cursor moves, now and then in the superblock too.
@@ -272,42 +222,35 @@ impl Worker {
         volumes: &[Volume],
     ) -> Result<(), SessionError> {
         let now = clock::monotonic_ns();
-        let job = {
+        let sync = {
             let mut v = self.link.view.lock();
-            let Some(job) = &mut v.sync else {
+            let Some(sync) = v.syncs.moved(cursor) else {
                 return Ok(());
             };
-            if !job.sync.moved(cursor) {
-                return Ok(());
-            }
-            job.measure(volumes);
+            let job = v.sync.get_or_insert_default();
+            job.measure(cursor, volumes);
             if now.saturating_sub(job.saved_ns) < SAVE_NS {
                 return Ok(());
             }
             job.saved_ns = now;
-            *job
+            sync
         };
-        self.save(&job, None)
+        self.save(&sync)
     }
 
-    /// All copies were sent; the sync ends at `end`. Durable before the peer is told.
-    pub(super) fn sync_ends(&self, end: Seq) -> Result<(), SessionError> {
-        let job = {
-            let mut v = self.link.view.lock();
-            let Some(job) = &mut v.sync else {
-                return Ok(());
-            };
-            if !job.sync.ends(end) {
-                return Ok(());
-            }
-            *job
-        };
-        self.save(&job, Some(end))
+    /// All copies were sent; the sync ends at `end`. Durable before the peer is told. `false`: it was stopped meanwhile, this
+    /// session ends.
+    pub(super) fn sync_ends(&self, end: Seq) -> Result<bool, SessionError> {
+        let sync = self.link.view.lock().syncs.ends(end);
+        match sync {
+            Some(sync) => self.save(&sync).map(|()| true),
+            None => Ok(false),
+        }
     }
 
-    fn save(&self, job: &Job, end: Option<Seq>) -> Result<(), SessionError> {
+    fn save(&self, sync: &Resync) -> Result<(), SessionError> {
         write_slot(&self.group, &self.link, |sb, id| {
-            durable::sync_moved(sb, id, job.sync.at, end)
+            durable::sync_moved(sb, id, sync.at, sync.end)
         })
         .map_err(|r| SessionError::own(Reason::LogFailed, r))
     }
@@ -318,7 +261,6 @@ pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<()
     write_slot(group, link, durable::sync_over)
         .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
     link.forget_sync();
-    group.inner.lock().node.positions.sync_ended(link.id);
     let text = match at {
         Some(seq) => Refusal::new(
             EIO,
@@ -397,9 +339,4 @@ fn put_slot(
             )
         })
     })
-}
-
-/// Whether this mode makes writers wait.
-pub(super) fn is_sync(mode: group::Mode) -> bool {
-    mode != group::Mode::Async
 }

@@ -31,7 +31,6 @@ use replicate_core::{
     group,
     node::Role,
     session::{
-        primary::Kind as SyncKind,
         state::{self, backoff_ms, State},
         SessionId,
     },
@@ -415,8 +414,7 @@ impl Worker {
                 link.answered.set(true);
             }
             let mut v = link.view.lock();
-            if v.sync.is_some_and(|j| j.sync.kind == SyncKind::AssumeClean) {
-                v.sync = None;
+            if v.syncs.refused() {
                 drop(v);
                 link.sync_over.set(true);
             }

@@ -3,15 +3,14 @@
 //! The primary's decision about a session: from where the peer goes on, or which synchronisation begins or goes on.
 //!
 //! [`meet::judge`] compares two histories. Here that is put together with what an administrator asked for and with a
-//! synchronisation that an earlier session did not end. The caller executes a [`Decision`] in this order:
+//! synchronisation that an earlier session did not end. A [`Decision`] is executed in this order, and each step takes what
+//! the one before it returned:
 //!
 //! 1. The superblock says what [`Decision::first`] names.
-//! 2. The log keeps everything from `resume` on ([`Positions::promise`](crate::node::links::Positions::promise)), beside what it
-//!    kept for the peer before.
-//! 3. The welcome is sent; the peer makes it durable and answers.
-//! 4. The superblock says what follows from it (`sync_began`, `declared_equal` or `session_began`).
-//! 5. Only then what the log kept for the peer's former position may go
-//!    ([`keep_promise`](crate::node::links::Positions::keep_promise)).
+//! 2. [`Decision::promise`]: the log keeps everything from `resume` on, beside what it kept for the peer before.
+//! 3. The welcome is sent; the peer makes it durable and answers: [`Promise::ready`].
+//! 4. The superblock says what follows from it: [`Ready::record`].
+//! 5. [`Ready::keep`]: only then what the log kept for the peer's former position may go. The session begins.
 //!
 //! Trace without the order of 3 and 4: the superblock says that a synchronisation runs from record 9; the peer never gets the
 //! welcome; a cut; the primary would send it copies, where it could have gone on from record 3.
@@ -24,12 +23,18 @@
 use super::{
     meet::{self, Peer, Primary, Verdict, Why},
     resync::Copies,
+    sender::Sender,
 };
 use crate::{
     group::{Replica, SyncKind, Volume},
-    log::superblock::SyncState,
-    units::{Chain, Position, Sector, Seq, VolumeId},
-    wire::Start,
+    log::superblock::{Superblock, SyncState, Tail},
+    node::{
+        durable::links::{self, NoSlot},
+        links::LinkId,
+        Memory, Node,
+    },
+    units::{Chain, HostId, Position, Sector, Seq, VolumeId},
+    wire::{Progress, Start, WireError},
 };
 
 /// How a peer is brought to what this host has.
@@ -44,6 +49,8 @@ pub enum Kind {
 /// A synchronisation of a link, as far as it outlives a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Resync {
+    /// Number of the request among those of its link, see [`Syncs`](super::syncs::Syncs); 0: it was found recorded.
+    pub number: u32,
     /// Which.
     pub kind: Kind,
     /// The peer has not begun it yet.
@@ -62,6 +69,7 @@ impl Resync {
     /// Returns one that was asked for. `first`: the first volume of the table.
     pub fn new(kind: Kind, force: bool, first: VolumeId) -> Resync {
         Resync {
+            number: 0,
             kind,
             fresh: true,
             force,
@@ -75,6 +83,7 @@ impl Resync {
     /// nothing, and the log need not hold everything since.
     pub fn recorded(s: &SyncState) -> Resync {
         Resync {
+            number: 0,
             kind: Kind::Full,
             fresh: s.cursor == Sector(0) && s.end.is_none(),
             force: false,
@@ -177,6 +186,121 @@ impl Decision {
             (None, Some(_)) => Start::SyncGoesOn,
             (None, None) => Start::Resume,
         }
+    }
+
+    /// Makes the log keep what the peer will need, before it is welcomed. Undone by the end of the connection
+    /// ([`disconnected`](crate::node::links::Positions::disconnected)).
+    ///
+    /// # Errors
+    ///
+    /// Neither log nor memory holds it any more.
+    pub fn promise<M: Memory>(self, node: &mut Node<M>, link: LinkId) -> Result<Promise, Why> {
+        if self.resume < node.oldest_held() {
+            return Err(Why::Trimmed);
+        }
+        node.positions.promise(link, self.resume.prev());
+        Ok(Promise {
+            link,
+            decision: self,
+        })
+    }
+}
+
+/// A decision whose records the log keeps: the peer may be welcomed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Promise {
+    link: LinkId,
+    decision: Decision,
+}
+
+/// Why a session that was agreed does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSession {
+    /// The log was full, and the link was given up.
+    GivenUp,
+    /// The peer says what cannot be.
+    Nonsense(WireError),
+}
+
+impl Promise {
+    /// Returns what the peer is welcomed to.
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    /// The peer took the welcome, durably. `has`: what it holds.
+    ///
+    /// Who gives a link up may not do so until the superblock says what follows, and memory with it: the caller holds the
+    /// applier still from here to [`Ready::keep`]. Nor may a checkpoint come between: it would put what memory still says over
+    /// the link's slot.
+    pub fn ready<M: Memory>(self, node: &Node<M>, has: Progress) -> Result<Ready, NoSession> {
+        if has.received > node.head() {
+            return Err(NoSession::Nonsense(WireError::Field(
+                "readiness (it holds a record that was never written)",
+            )));
+        }
+        let link = node.positions.get(self.link);
+        if link.is_some_and(|l| l.promised.is_some()) {
+            Ok(Ready { promise: self, has })
+        } else {
+            Err(NoSession::GivenUp)
+        }
+    }
+}
+
+/// A peer that took its welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ready {
+    promise: Promise,
+    has: Progress,
+}
+
+impl Ready {
+    /// Returns what the peer was welcomed to.
+    pub fn decision(&self) -> &Decision {
+        &self.promise.decision
+    }
+
+    /// Whether there is anything to record.
+    #[must_use]
+    pub fn is_news(&self, sb: &Superblock, peer: HostId) -> bool {
+        self.decision().begins().is_some() || links::session_is_news(sb, self.promise.link, peer)
+    }
+
+    /// What the superblock says of a session with `peer`. `tail`: where the log must begin for it
+    /// ([`Node::log_tail`] of the record before the first one to send).
+    pub fn record(
+        &self,
+        sb: &mut Superblock,
+        peer: HostId,
+        tail: Option<Tail>,
+    ) -> Result<(), NoSlot> {
+        let (link, d) = (self.promise.link, self.decision());
+        let (from, chain) = (d.resume.prev(), d.fork_chain.unwrap_or_default());
+        match d.sync.filter(|s| s.fresh) {
+            Some(s) if s.kind == Kind::Full => {
+                links::sync_began(sb, link, peer, chain, s.to_slot())
+            }
+            Some(_) => links::declared_equal(sb, link, peer, from, chain),
+            None => links::session_began(sb, link, peer, from, tail),
+        }
+    }
+
+    /// The superblock says so: the session begins. What the log kept for the peer's former position may go.
+    pub fn keep<'a, M: Memory>(
+        self,
+        node: &mut Node<M>,
+        volumes: impl Iterator<Item = &'a Volume> + Clone,
+    ) -> Result<Sender, NoSession> {
+        let (link, d) = (self.promise.link, self.decision());
+        let last = d.resume.prev();
+        let copies = d.sync.and_then(|s| s.copies(volumes));
+        if !node.positions.keep_promise(link, copies.is_some()) {
+            return Err(NoSession::GivenUp);
+        }
+        node.positions
+            .session(link, last, last, last.min(self.has.applied));
+        Ok(Sender::new(link, d.resume, self.has.received, copies))
     }
 }
 

@@ -15,7 +15,12 @@
 //!
 //! A region is one extent, so that one look into one bucket answers R1. One region is read at a time.
 
-use crate::units::{Range, Sector, Seq, VolumeId, EXTENT_SECTORS};
+use super::sender::Send;
+use crate::{
+    group::Volume,
+    units::{Range, Sector, Seq, VolumeId, EXTENT_SECTORS},
+    wire::WireError,
+};
 
 /// Copies sent and not reported durable yet, at most: what the peer has room for.
 pub const MAX_OUTSTANDING: usize = 4;
@@ -40,12 +45,30 @@ enum Stage {
     Read {
         after: Seq,
     },
-    /// Every region of the present volume was sent; the caller names the next one.
+    /// Every region of the present volume was sent.
     VolumeDone,
     Ended {
         end: Seq,
     },
+    /// The superblock says so.
+    Recorded {
+        end: Seq,
+    },
     Told,
+    /// The peer is consistent.
+    Over,
+}
+
+/// What it means that the peer has copies on stable storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Nothing new.
+    Nothing,
+    /// They are durable up to this volume and sector: what the superblock may say.
+    Moved((VolumeId, Sector)),
+    /// It is consistent: the synchronisation is over. Make that durable, then
+    /// [`Sender::sync_over`](super::sender::Sender::sync_over).
+    Over,
 }
 
 /// A running synchronisation.
@@ -161,9 +184,19 @@ impl Copies {
         };
     }
 
-    /// The peer reported all copies up to `item` durable.
-    pub fn acknowledged(&mut self, item: u64) {
-        let mut newest = 0;
+    /// The peer reported all copies up to `item` durable; the item after the last one: the end.
+    pub(super) fn acknowledged(&mut self, item: u64) -> Result<Copied, WireError> {
+        let ends = matches!(self.stage, Stage::Told | Stage::Over);
+        if item > self.item.saturating_add(u64::from(ends)) {
+            return Err(WireError::Field(
+                "acknowledgement (of a region copy that was not sent)",
+            ));
+        }
+        if item > self.item && self.stage == Stage::Told {
+            self.stage = Stage::Over;
+            return Ok(Copied::Over);
+        }
+        let (before, mut newest) = (self.durable, 0);
         for place in &mut self.sent {
             if let Some(s) = place.take_if(|s| s.item <= item) {
                 if s.item > newest {
@@ -172,53 +205,58 @@ impl Copies {
                 }
             }
         }
+        Ok(if self.durable == before {
+            Copied::Nothing
+        } else {
+            Copied::Moved(self.durable)
+        })
     }
 
-    /// Whether the caller must name the next volume with [`Self::next_volume`] or end with [`Self::finish`].
-    pub fn volume_done(&self) -> bool {
-        matches!(self.stage, Stage::VolumeDone)
-    }
-
-    /// The volume that is being copied.
-    pub fn volume(&self) -> VolumeId {
-        self.volume
-    }
-
-    /// Goes on with the next volume.
-    pub fn next_volume(&mut self, volume: VolumeId, size: Sector) {
-        *self = Copies {
-            volume,
-            size,
-            cursor: Sector(0),
-            item: self.item,
-            sent: self.sent,
-            durable: self.durable,
-            stage: if size.0 > 0 {
-                Stage::Wanted
-            } else {
-                Stage::VolumeDone
-            },
-            last_commit: self.last_commit,
-        };
-    }
-
-    /// There is no further volume. `commit`: the commit point now, for a sync that had nothing to read.
-    pub fn finish(&mut self, commit: Seq) {
-        let end = self.last_commit.unwrap_or(commit);
-        self.stage = Stage::Ended { end };
+    /// When all regions of a volume were sent: goes on with the next volume, or ends. `commit`: the commit point now, for a
+    /// sync that had nothing to read.
+    pub(super) fn go_on<'a>(&mut self, mut volumes: impl Iterator<Item = &'a Volume>, commit: Seq) {
+        if self.stage == Stage::VolumeDone {
+            // The present one, then those behind it.
+            let _ = volumes.find(|v| v.id == self.volume);
+        }
+        while self.stage == Stage::VolumeDone {
+            match volumes.next() {
+                Some(v) => {
+                    (self.volume, self.size, self.cursor) = (v.id, v.size, Sector(0));
+                    if v.size.0 > 0 {
+                        self.stage = Stage::Wanted;
+                    }
+                }
+                None => {
+                    let end = self.last_commit.unwrap_or(commit);
+                    self.stage = Stage::Ended { end };
+                }
+            }
+        }
     }
 
     /// The end, once known and not told yet.
-    pub fn end(&self) -> Option<(Seq, u64)> {
+    pub(super) fn end(&self) -> Option<Send> {
         match self.stage {
-            Stage::Ended { end } => Some((end, self.item)),
+            Stage::Ended { end } => Some(Send::RecordEnd(end)),
+            Stage::Recorded { end } => Some(Send::SyncEnd {
+                end,
+                items: self.item,
+            }),
             _ => None,
         }
     }
 
+    /// The superblock says where it ends.
+    pub(super) fn end_recorded(&mut self) {
+        if let Stage::Ended { end } = self.stage {
+            self.stage = Stage::Recorded { end };
+        }
+    }
+
     /// The end was told.
-    pub fn end_sent(&mut self) {
-        if let Stage::Ended { .. } = self.stage {
+    pub(super) fn end_sent(&mut self) {
+        if let Stage::Recorded { .. } = self.stage {
             self.stage = Stage::Told;
         }
     }
@@ -228,7 +266,7 @@ impl Copies {
         self.sent.iter().any(Option::is_some)
     }
 
-    /// Volume and sector up to which the copies are durable at the peer: what the superblock may say.
+    /// Volume and sector up to which the copies are durable at the peer.
     pub fn cursor(&self) -> (VolumeId, Sector) {
         self.durable
     }

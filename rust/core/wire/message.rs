@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What the secondary has; cumulative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Progress {
     /// All up to here is in its memory: the network ack.
     pub received: Seq,

@@ -28,7 +28,7 @@ use replicate_core::{
         Log, Memory, Role, Start,
     },
     record::chain_record,
-    session::{primary::Resync, sender::Sender},
+    session::{primary::Ready, sender::Sender, syncs::Syncs},
     units::{Chain, Range, Record, Seq},
 };
 
@@ -75,8 +75,8 @@ pub enum Why {
         fork: Seq,
         session: u8,
     },
-    /// Primary: what follows from a welcome; a synchronisation runs from that record on.
-    SessionBegan(Option<Seq>),
+    /// Primary: what follows from a welcome.
+    SessionBegan(Ready),
     /// Primary: the recorded sync counts for nothing, another one begins.
     SyncForgets,
     /// Primary: where the sync ends.
@@ -116,11 +116,13 @@ pub struct On {
     /// An application flush that waits: target, and the writes it vouches for.
     pub flush: Option<(Seq, u16)>,
     /// What the peer was told last.
-    pub told: Option<(Acks, u64, bool)>,
+    pub told: Option<(Acks, u64)>,
+    /// The session had so many region copies.
+    pub items: Option<u64>,
     /// The peer said that it is consistent: the superblock is to say that the sync is over.
     pub sync_over: bool,
-    /// The link's sync: what the superblock records, or newer.
-    pub resync: Option<Resync>,
+    /// The link's synchronisations.
+    pub syncs: Syncs,
 }
 
 /// One host.
@@ -399,8 +401,9 @@ impl Host {
             reading: Vec::new(),
             flush: None,
             told: None,
+            items: None,
             sync_over: false,
-            resync: self.sb.link_sync().as_ref().map(Resync::recorded),
+            syncs: Syncs::recorded(self.sb.link_sync().as_ref()),
         }));
     }
 }

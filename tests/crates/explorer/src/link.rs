@@ -3,7 +3,7 @@
 //! The wire: handshake, records, acknowledgements, region copies. Decided and planned by the core.
 
 use replicate_core::{
-    group::Replica,
+    group::{Replica, Volume},
     log::recovery::Epochs,
     node::{
         applied::Point,
@@ -15,18 +15,19 @@ use replicate_core::{
     },
     session::{
         meet::{judge, Peer as Stated, Primary, Verdict},
-        primary::{decide, Decision, Kind, Refusal, Resync},
-        resync::CopyItem,
+        primary::{decide, Decision, Kind, Promise, Refusal, Resync},
+        resync::{Copied, CopyItem},
         same_session,
-        sender::Send,
+        sender::{Change, Send, Told},
         SessionId,
     },
     units::{Chain, EpochId, Position, Record, Seq, VolumeId},
+    wire::Progress,
 };
 
 use crate::{
     config::Config,
-    host::{blocks_of, writes_of, Host, Why, Writes, LINK},
+    host::{blocks_of, writes_of, Host, On, Why, Writes, LINK},
     sb::Sb,
     world::{broken, Step, World, P, S},
 };
@@ -39,8 +40,8 @@ pub enum Msg {
     Commit(Seq),
     Copy(CopyItem, Writes, Seq),
     SyncEnd(Seq, u64, Seq),
-    /// Positions, durable copies, whether the replica is consistent.
-    Ack(Acks, u64, bool),
+    /// Positions, durable copies: one more than there were once the replica is consistent.
+    Ack(Acks, u64),
 }
 
 /// The primary's answer on its way to the secondary.
@@ -51,9 +52,9 @@ pub struct Welcome {
     pub session: u8,
     /// The primary's history.
     pub history: Sb,
-    pub decision: Decision,
-    /// The secondary has taken it, and said so.
-    pub ready: bool,
+    pub promise: Promise,
+    /// The secondary has taken it, and said what it holds.
+    pub ready: Option<Progress>,
 }
 
 /// Whether the chain value after `seq` can be read from memory or log.
@@ -145,48 +146,40 @@ impl World {
 
     /// The sender's next message.
     pub fn send(&mut self, cfg: &Config) -> Step {
-        if self.wires[0].len() >= cfg.queue.max(1) {
+        let h = &mut self.hosts[P];
+        let busy = matches!(h.pending, Some((_, Why::SyncEnds)));
+        if busy || self.wires[0].len() >= cfg.queue.max(1) {
             return Ok(false);
         }
-        let on = self.hosts[P].on_mut();
-        let Some(sender) = on.sender else {
+        let volumes: Vec<Volume> = h.sb.volumes().collect();
+        let On { node, sender, .. } = &mut **h.on.as_mut().expect("host is up");
+        let Some(sender) = sender else {
             return Ok(false);
         };
-        let commit = on.node.commit();
-        let plan = sender.plan(on.node.window.head(), commit, |item, last| {
-            on.node.volume_lacks(&item.range, last)
-        });
-        if let Send::Record(seq) = plan {
-            let Some(record) = self.hosts[P].record(seq) else {
-                return broken(format!(
-                    "P5: the peer needs record {seq}, which neither log nor memory holds"
-                ));
-            };
-            if self.ghost.hist.get(seq.0 as usize - 1) != Some(&record) {
-                return broken(format!(
-                    "P7: the record {seq} that is sent is not that of the order"
-                ));
-            }
-            let sender = self.hosts[P].on_mut().sender.as_mut();
-            sender.expect("in a session").record_sent(&record, commit);
-            let epoch = self.hosts[P].sb.lineage().epoch_of(seq).0;
-            return self.post(cfg, 0, Msg::Record(record, epoch, commit));
+        let mut next = sender.next(node, volumes.iter());
+        if next == Send::SyncStart {
+            // That is for status only.
+            next = sender.next(node, volumes.iter());
         }
-        // The primary's superblock knows the end before the peer does.
-        if let Send::SyncEnd { end, .. } = plan {
-            let h = &self.hosts[P];
-            let known = h.on().resync.is_some_and(|s| s.end == Some(end));
-            if !known {
-                return self.sync_ends(end);
+        let told = Told::now(node, LINK);
+        match next {
+            Send::SyncStart | Send::Nothing => Ok(false),
+            Send::Record(seq) => {
+                let Some(record) = self.hosts[P].record(seq) else {
+                    return broken(format!(
+                        "P5: the peer needs record {seq}, which neither log nor memory holds"
+                    ));
+                };
+                if self.ghost.hist.get(seq.0 as usize - 1) != Some(&record) {
+                    return broken(format!(
+                        "P7: the record {seq} that is sent is not that of the order"
+                    ));
+                }
+                let sender = self.hosts[P].on_mut().sender.as_mut();
+                sender.expect("in a session").record_sent(&record, told);
+                let epoch = self.hosts[P].sb.lineage().epoch_of(seq).0;
+                self.post(cfg, 0, Msg::Record(record, epoch, told.commit))
             }
-            if matches!(h.pending, Some((_, Why::SyncEnds))) {
-                return Ok(false);
-            }
-        }
-        let on = self.hosts[P].on_mut();
-        let sender = on.sender.as_mut().expect("in a session");
-        match plan {
-            Send::Record(_) => Ok(false),
             Send::ReadCopy(item) => {
                 sender.copy_begins();
                 let data = self.read_region(cfg, &item);
@@ -194,19 +187,22 @@ impl World {
                 Ok(true)
             }
             Send::Copy(item) => {
-                let data = std::mem::take(&mut on.reading);
+                sender.tells(node);
                 sender.copy_sent(item.range.bytes().0);
-                self.post(cfg, 0, Msg::Copy(item, data, commit))
+                let data = std::mem::take(&mut self.hosts[P].on_mut().reading);
+                self.post(cfg, 0, Msg::Copy(item, data, told.commit))
             }
+            // The primary's superblock knows the end before the peer does.
+            Send::RecordEnd(end) => self.sync_ends(end),
             Send::SyncEnd { end, items } => {
+                sender.tells(node);
                 sender.end_sent();
-                self.post(cfg, 0, Msg::SyncEnd(end, items, commit))
+                self.post(cfg, 0, Msg::SyncEnd(end, items, told.commit))
             }
-            Send::Commit => {
-                sender.commit_told(commit);
-                self.post(cfg, 0, Msg::Commit(commit))
+            Send::Told => {
+                sender.tells(node);
+                self.post(cfg, 0, Msg::Commit(told.commit))
             }
-            Send::Nothing => Ok(false),
         }
     }
 
@@ -216,14 +212,11 @@ impl World {
             return Ok(false);
         }
         let on = h.on.as_mut().expect("host is up");
-        let Some(resync) = &mut on.resync else {
+        let Some(sync) = on.syncs.ends(end) else {
             return broken("P4: a synchronisation ends that is not under way");
         };
-        if !resync.ends(end) {
-            return Ok(false);
-        }
-        let at = resync.at;
-        let sb = h.sb.edit(|sb| links::sync_moved(sb, LINK, at, Some(end)));
+        let sb =
+            h.sb.edit(|sb| links::sync_moved(sb, LINK, sync.at, sync.end));
         h.pending = Some((sb.expect("the link has a slot"), Why::SyncEnds));
         Ok(true)
     }
@@ -238,7 +231,7 @@ impl World {
 
     pub fn region_read(&mut self, cfg: &Config, now: bool) -> Step {
         let on = self.hosts[P].on();
-        let Some(item) = on.sender.and_then(|s| s.copies).and_then(|c| c.reading()) else {
+        let Some(item) = on.sender.and_then(|s| s.reading()) else {
             return Ok(false);
         };
         if now {
@@ -254,22 +247,6 @@ impl World {
             s.copy_read(commit);
         }
         Ok(true)
-    }
-
-    /// Names the next volume to the running sync, or its end.
-    pub fn next_region(&mut self, cfg: &Config) {
-        let on = self.hosts[P].on_mut();
-        let commit = on.node.commit();
-        let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) else {
-            return;
-        };
-        while c.volume_done() {
-            let volume = c.volume();
-            match cfg.blocks.iter().map(|b| b.0).find(|v| *v > volume.0) {
-                Some(v) => c.next_volume(VolumeId(v), cfg.size(v)),
-                None => c.finish(commit),
-            }
-        }
     }
 
     pub fn deliver(&mut self, cfg: &Config, d: usize, session: u8, msg: Msg) -> Step {
@@ -308,7 +285,8 @@ impl World {
             Err(refused) => return broken(format!("P7: the only session is refused: {refused:?}")),
         }
         match msg {
-            Msg::Record(..) | Msg::Commit(_) | Msg::SyncEnd(..) => {}
+            Msg::Record(..) | Msg::Commit(_) => {}
+            Msg::SyncEnd(_, items, _) => on.items = Some(items),
             Msg::Copy(item, data, _) => {
                 let copy = Copy {
                     item: item.item,
@@ -327,25 +305,40 @@ impl World {
                     );
                 }
             }
-            Msg::Ack(acks, copies, consistent) => {
-                if let Some(c) = on.sender.as_mut().and_then(|s| s.copies.as_mut()) {
-                    c.acknowledged(copies);
-                    if let Some(resync) = &mut on.resync {
-                        let _ = resync.moved(c.cursor());
+            Msg::Ack(acks, item) => {
+                let Some(sender) = &mut on.sender else {
+                    return Ok(true);
+                };
+                let progress = Progress {
+                    received: acks.received,
+                    logged: acks.logged,
+                    applied: acks.applied,
+                };
+                let change = match sender.acknowledged(&mut on.node, progress) {
+                    Ok(change) => change,
+                    Err(e) => return broken(format!("P7: {e}")),
+                };
+                match sender.copies_durable(item) {
+                    Ok(Copied::Nothing) => {}
+                    Ok(Copied::Moved(cursor)) => {
+                        on.syncs.moved(cursor);
                     }
+                    Ok(Copied::Over) => on.sync_over = true,
+                    Err(e) => return broken(format!("P7: {e}")),
                 }
-                if let Some(s) = &mut on.sender {
-                    s.acknowledged(acks.received);
-                }
-                on.sync_over |=
-                    consistent && on.node.positions.get(LINK).is_some_and(|l| l.syncing);
-                let positions = (acks.received, acks.logged, acks.applied);
-                if on.node.acknowledged(LINK, positions) {
-                    // In-sync means that all that ever completed is there, however it completed.
-                    let (published, session) = (on.node.flush_target(), on.session);
-                    self.completed_in_sync(cfg, published, session)?;
-                }
+                return self.follow(cfg, change);
             }
+        }
+        Ok(true)
+    }
+
+    /// What follows from an acknowledgement.
+    pub fn follow(&mut self, cfg: &Config, change: Change) -> Step {
+        if change.in_sync {
+            // In-sync means that all that ever completed is there, however it completed.
+            let on = self.hosts[P].on();
+            let (published, session) = (on.node.flush_target(), on.session);
+            self.completed_in_sync(cfg, published, session)?;
         }
         Ok(true)
     }
@@ -364,12 +357,14 @@ impl World {
             }
             Err(refused) => return broken(format!("P7: the only session is refused: {refused:?}")),
         };
-        let now = (acks, on.node.copies.durable_item(), consistent);
+        let over = on.items.filter(|_| consistent);
+        let item = over.map_or(on.node.copies.durable_item(), |n| n + 1);
+        let now = (acks, item);
         if on.session.is_none() || on.told == Some(now) || self.wires[1].len() > cfg.queue {
             return Ok(false);
         }
         on.told = Some(now);
-        self.post(cfg, 1, Msg::Ack(now.0, now.1, now.2))
+        self.post(cfg, 1, Msg::Ack(now.0, now.1))
     }
 
     /// The secondary holds early arrivals and asks for what is missing.

@@ -15,11 +15,11 @@ use replicate_core::{
     },
     session::{
         meet::{may_adopt, Why as Reason},
-        primary::{First, Kind, Refusal, Resync},
-        sender::Sender,
+        primary::{First, Kind, Ready, Refusal},
         SessionId,
     },
     units::{Bytes, Seq, VolumeId},
+    wire::Progress,
 };
 
 use crate::{
@@ -65,11 +65,14 @@ impl World {
 
     /// The primary decides about the secondary, and welcomes it.
     pub fn connect(&mut self, cfg: &Config) -> Step {
-        let decision = match self.decide(cfg, self.hosts[P].on().resync) {
+        let decision = match self.decide(cfg, self.hosts[P].on().syncs.wanted()) {
             // An administrator asks for it.
             Err(Refusal::NeedsSync(_)) if cfg.sync || cfg.give_up => {
                 let first = VolumeId(cfg.blocks[0].0);
-                self.decide(cfg, Some(Resync::new(Kind::Full, false, first)))
+                let syncs = &mut self.hosts[P].on_mut().syncs;
+                syncs.ask(Kind::Full, false, first);
+                let wanted = syncs.wanted();
+                self.decide(cfg, wanted)
             }
             other => other,
         };
@@ -101,10 +104,12 @@ impl World {
                 First::Forget => Why::SyncForgets,
             };
             h.pending = Some((sb.expect("the link has a slot"), why));
-            h.on_mut().resync = d.sync;
             return Ok(true);
         }
-        self.hosts[P].on_mut().resync = d.sync;
+        let promise = match d.promise(&mut self.hosts[P].on_mut().node, LINK) {
+            Ok(promise) => promise,
+            Err(why) => return broken(format!("P5: the primary cannot promise: {why:?}")),
+        };
         let session = self.ghost.next_session;
         if session > 40 {
             return broken("P9: sessions without end");
@@ -114,39 +119,39 @@ impl World {
             stated: Some(self.hosts[S].on().node.stated()),
             session,
             history: self.hosts[P].sb.clone(),
-            decision: d,
-            ready: false,
+            promise,
+            ready: None,
         });
-        // The log keeps what was promised, even where a sync that never came about had given it up.
-        let on = self.hosts[P].on_mut();
-        on.node.positions.promise(LINK, d.resume.prev());
         Ok(true)
     }
 
     /// The peer is ready, durably: what follows from the welcome is made durable here, before what the log kept for the peer's
     /// former position may go.
     pub fn peer_ready(&mut self) -> Step {
-        let Some(d) = self.welcome.as_ref().map(|w| w.decision) else {
+        let Some((promise, has)) = self
+            .welcome
+            .as_ref()
+            .and_then(|w| Some((w.promise, w.ready?)))
+        else {
             return Ok(false);
         };
         if self.hosts[P].pending.is_some() {
             return Ok(false);
         }
         let peer = self.hosts[S].sb.bytes().host();
-        let tail = self.hosts[P].on().node.log_tail(d.resume.prev());
-        let edited = self.hosts[P].sb.edit(|sb| match d.sync {
-            Some(sync) if sync.fresh => durable::links::sync_began(
-                sb,
-                LINK,
-                peer,
-                d.fork_chain.unwrap_or_default(),
-                sync.to_slot(),
-            ),
-            _ => durable::links::session_began(sb, LINK, peer, d.resume.prev(), tail),
-        });
+        let node = &self.hosts[P].on().node;
+        let ready = match promise.ready(node, has) {
+            Ok(ready) => ready,
+            Err(why) => return broken(format!("P5: {why:?}")),
+        };
+        if !ready.is_news(self.hosts[P].sb.bytes(), peer) {
+            self.session_recorded(&ready)?;
+            return Ok(true);
+        }
+        let tail = node.log_tail(ready.decision().resume.prev());
+        let edited = self.hosts[P].sb.edit(|sb| ready.record(sb, peer, tail));
         let sb = edited.expect("the link has a slot");
-        let sync = d.begins().map(|_| d.resume.prev());
-        self.hosts[P].pending = Some((sb, Why::SessionBegan(sync)));
+        self.hosts[P].pending = Some((sb, Why::SessionBegan(ready)));
         Ok(true)
     }
 
@@ -159,36 +164,40 @@ impl World {
         let sb = h.sb.edit(|sb| durable::links::sync_over(sb, LINK));
         h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver));
         h.on_mut().sync_over = false;
-        let on = h.on_mut();
-        on.resync = on.resync.filter(|s| s.fresh);
         Ok(true)
     }
 
-    /// The primary's superblock says what follows from its welcome; `sync`: a synchronisation runs from there on.
-    pub fn session_recorded(&mut self, sync: Option<Seq>) -> Result<(), Broken> {
-        if let Some(start) = sync {
-            self.ghost.sync_start = start;
-            if let Some(resync) = &mut self.hosts[P].on_mut().resync {
-                resync.fresh = false;
-            }
+    /// The primary's superblock says what follows from its welcome: the session begins, if the connection is not lost by now.
+    pub fn session_recorded(&mut self, ready: &Ready) -> Result<(), Broken> {
+        let on = self.hosts[P].on_mut();
+        on.syncs.began(ready.decision());
+        if ready.decision().begins().is_some() {
+            self.ghost.sync_start = ready.decision().resume.prev();
         }
-        match self.welcome.take() {
-            Some(w) => self.primary_joins(&w),
-            None => {
-                // The connection is lost by now.
-                let positions = &mut self.hosts[P].on_mut().node.positions;
-                let _ = positions.keep_promise(LINK, sync.is_some());
-                positions.disconnected(LINK);
-                Ok(())
+        let volumes: Vec<Volume> = self.hosts[P].sb.volumes().collect();
+        let on = self.hosts[P].on_mut();
+        let sender = ready.keep(&mut on.node, volumes.iter());
+        match (sender, self.welcome.take()) {
+            (Ok(mut sender), Some(w)) => {
+                sender.set_credit(Seq(u64::MAX), u64::MAX);
+                on.sender = Some(sender);
+                on.session = Some(w.session);
+                on.reading.clear();
             }
+            (Ok(_), None) => {
+                on.node.positions.disconnected(LINK);
+            }
+            (Err(why), _) => return broken(format!("P5: {why:?}")),
         }
+        Ok(())
     }
 
     /// The secondary takes the welcome: its superblock first, then the session.
     pub fn welcomed(&mut self) -> Step {
         let w = self.welcome.clone().expect("a welcome");
         let h = &mut self.hosts[S];
-        if !h.is_idle() || h.on().session.is_some() || w.ready || h.on().node.has_failed() {
+        if !h.is_idle() || h.on().session.is_some() || w.ready.is_some() || h.on().node.has_failed()
+        {
             return Ok(false);
         }
         let Some(stated) = w.stated else {
@@ -196,7 +205,7 @@ impl World {
             self.welcome = None;
             return Ok(true);
         };
-        let d = w.decision;
+        let d = w.promise.decision();
         let begins = d.begins().is_some();
         let succession = may_adopt(&h.sb.lineage(), &w.history.lineage(), begins);
         let succession = match succession {
@@ -337,38 +346,22 @@ impl World {
         s.arrived.clear();
         s.session = Some(w.session);
         s.told = None;
-        let peer = self.hosts[S].sb.bytes().host();
-        let news = durable::links::session_is_news(self.hosts[P].sb.bytes(), LINK, peer);
-        if w.decision.begins().is_some() || news {
-            self.welcome = Some(Welcome { ready: true, ..w });
-            return Ok(());
-        }
-        self.primary_joins(&w)
-    }
-
-    /// The primary has heard that the secondary is ready.
-    fn primary_joins(&mut self, w: &Welcome) -> Result<(), Broken> {
-        let d = w.decision;
-        let acks = self.hosts[S].on.as_ref().map(|s| s.node.acks());
-        let volumes: Vec<Volume> = self.hosts[P].sb.volumes().collect();
-        let copies = d.sync.and_then(|s| s.copies(volumes.iter()));
-        let Some(p) = &mut self.hosts[P].on else {
-            return Ok(());
+        s.items = None;
+        let acks = s.node.acks();
+        let has = Progress {
+            received: acks.received,
+            logged: acks.logged,
+            applied: acks.applied,
         };
-        if !p.node.positions.keep_promise(LINK, copies.is_some()) {
-            return broken("P5: a peer is welcomed to what the log no longer keeps for it");
+        self.welcome = Some(Welcome {
+            ready: Some(has),
+            ..w
+        });
+        let peer = self.hosts[S].sb.bytes().host();
+        let ready = w.promise.ready(&self.hosts[P].on().node, has);
+        if ready.is_ok_and(|r| !r.is_news(self.hosts[P].sb.bytes(), peer)) {
+            self.peer_ready()?;
         }
-        let acks = acks.unwrap_or_default();
-        let mut sender = Sender::new(d.resume, copies);
-        sender.acknowledged(acks.received);
-        sender.set_credit(Seq(u64::MAX), u64::MAX);
-        p.sender = Some(sender);
-        p.session = Some(w.session);
-        p.reading.clear();
-        let last = d.resume.prev();
-        p.node
-            .positions
-            .session(LINK, last, last, acks.applied.min(last));
         Ok(())
     }
 

@@ -242,6 +242,10 @@ pub fn mutation(rule: &str) -> Config {
             c.prefix.extend([Ev::Resync, Ev::Ack, Ev::Drop(P)]);
             c
         }
+        "HeldIsSent" => Config {
+            drops: 1,
+            ..calm(ring("a session after another", vec![w(0), w(1)]))
+        },
         "SyncEndsAtCommit" => sync(ring("R4", vec![w(0)])),
         "ClosesIn" => calm(Config {
             mode: Mode::Received,

@@ -646,7 +646,7 @@ fn resync(long: bool) -> Vec<Config> {
     });
     v.push(Config {
         give_up: true,
-        drops: u8::from(long),
+        drops: 1,
         resets: false,
         checkpoints: 2,
         blocks: ONE,

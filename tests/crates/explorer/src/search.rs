@@ -308,7 +308,7 @@ impl World {
             all.push(Ev::Connect);
         }
         if let Some(w) = &self.welcome {
-            if w.ready && self.hosts[P].on.is_some() {
+            if w.ready.is_some() && self.hosts[P].on.is_some() {
                 all.push(Ev::Ready);
             } else if self.hosts[S].on.is_some() {
                 all.push(Ev::Welcomed);
@@ -319,11 +319,9 @@ impl World {
         }
         for s in [P, S] {
             // The primary of a welcome that is taken is about to enter the session.
-            let awaited = self.welcome.as_ref().is_some_and(|w| w.ready);
+            let awaited = self.welcome.as_ref().is_some_and(|w| w.ready.is_some());
             let alone = session(s).is_some() && session(s) != session(1 - s) && !awaited;
-            let asked = s == P
-                && session(s).is_some()
-                && self.hosts[P].on().resync.is_some_and(|s| s.fresh);
+            let asked = s == P && session(s).is_some() && self.hosts[P].on().syncs.is_asked();
             if alone || asked || (session(s).is_some() && self.ghost.drops > 0) {
                 all.push(Ev::Drop(s));
             }

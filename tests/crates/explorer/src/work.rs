@@ -301,7 +301,7 @@ impl Host {
         };
         let update = on.node.checkpoint_update(flushed);
         let image = on.node.checkpoint_image(update);
-        let cursor = on.resync.filter(|s| !s.fresh).map(|s| s.at);
+        let cursor = on.syncs.running().filter(|s| !s.fresh).map(|s| s.at);
         let sb = self.sb.changed(|sb| {
             durable::checkpoint::checkpoint(sb, &image);
             // The module says now and then how far the copies are; here it comes with the checkpoint.

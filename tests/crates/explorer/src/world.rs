@@ -8,7 +8,7 @@ use replicate_core::{
     group::Mode,
     node::{volumes::State, Log},
     record::chain_record,
-    session::primary::{Kind, Resync},
+    session::primary::Kind,
     units::{Chain, Record, Seq, VolumeId},
 };
 
@@ -260,7 +260,7 @@ impl World {
                 self.ghost.drops -= 1;
                 let on = self.hosts[P].on_mut();
                 on.node.positions.set_needs_sync(LINK);
-                on.resync = None;
+                on.syncs.over();
                 self.drop_session(cfg, P);
                 self.welcome = None;
                 Ok(true)
@@ -269,7 +269,7 @@ impl World {
                 self.ghost.asks -= 1;
                 let first = VolumeId(cfg.blocks[0].0);
                 // The session that stands ends soon.
-                self.hosts[P].on_mut().resync = Some(Resync::new(Kind::Full, false, first));
+                self.hosts[P].on_mut().syncs.ask(Kind::Full, false, first);
                 Ok(true)
             }
             Ev::CopyWrite => Ok(self.copy_write(cfg)),
@@ -373,9 +373,21 @@ impl World {
                 self.truncate(fork)?;
                 self.secondary_joins(session)?;
             }
-            Why::SessionBegan(sync) => self.session_recorded(sync)?,
-            Why::SyncForgets | Why::SyncEnds => {}
-            Why::SyncOver => self.hosts[s].on_mut().node.positions.sync_ended(LINK),
+            Why::SessionBegan(ready) => self.session_recorded(&ready)?,
+            Why::SyncForgets => {}
+            Why::SyncEnds => {
+                if let Some(sender) = &mut self.hosts[s].on_mut().sender {
+                    sender.end_recorded();
+                }
+            }
+            Why::SyncOver => {
+                let on = self.hosts[s].on_mut();
+                on.syncs.over();
+                if let Some(sender) = &mut on.sender {
+                    let change = sender.sync_over(&mut on.node);
+                    return self.follow(cfg, change);
+                }
+            }
             Why::SyncRestart(start, chain, session) => {
                 self.hosts[s].on_mut().node.restart_at(start, chain, true);
                 self.secondary_joins(session)?;
@@ -467,7 +479,6 @@ impl World {
                 self.ghost.owed |= vouched;
             }
         }
-        self.next_region(cfg);
         Ok(())
     }
 

@@ -116,6 +116,7 @@ mutations! {
     verified_reader: VerifiedReader,
     sync_forgets: SyncForgets,
     sync_begins_anew: SyncBeginsAnew,
+    held_is_sent: HeldIsSent,
     inbound_owner: InboundOwner,
     failed_takes_nothing: FailedTakesNothing,
     takeover_keeps_applied: TakeoverKeepsApplied,

@@ -12,10 +12,11 @@ use replicate_core::{
         credit::{Granted, Room},
         meet::{judge, may_adopt, Peer, Primary, Succession, Verdict, Why},
         same_session,
-        sender::{Send, Sender},
+        sender::{Send, Sender, Told},
         SessionId,
     },
     units::{Op, Position, Range, Sector, Seq, VolumeId},
+    wire::Progress,
 };
 
 use super::{Cluster, End, Ev, Host, Laid, Line, Msg, State, Welcome};
@@ -520,8 +521,7 @@ impl State {
         let Some(on) = primary.on.as_mut().filter(|on| on.ends[l].is_none()) else {
             return Ok(true);
         };
-        let mut sender = Sender::new(w.resume, None);
-        sender.acknowledged(acks.received);
+        let mut sender = Sender::new(id(l), w.resume, acks.received, None);
         sender.set_credit(granted.seq, u64::MAX);
         if !on.node.positions.keep_promise(id(l), false) {
             return broken("P5: a peer is welcomed to what the log no longer keeps for it");
@@ -546,18 +546,15 @@ impl State {
             }
             let mut sender = sender;
             let node = &self.hosts[h].on().node;
-            let commit = node.commit();
-            let msg = match sender.plan(node.head(), commit, |_, _| false) {
+            let told = Told::now(node, id(l));
+            let msg = match sender.next(node, std::iter::empty()) {
                 Send::Record(seq) => {
                     let line = &self.hosts[h].line;
                     let record = self.record(line, seq).expect("of its own history");
-                    sender.record_sent(&record, commit);
-                    Msg::Record(record, line.at(seq), commit)
+                    sender.record_sent(&record, told);
+                    Msg::Record(record, line.at(seq), told.commit)
                 }
-                Send::Commit => {
-                    sender.commit_told(commit);
-                    Msg::Commit(commit)
-                }
+                Send::Told => Msg::Commit(sender.tells(node).commit),
                 _ => continue,
             };
             self.wires[l].to[side].push((session, msg));
@@ -593,11 +590,16 @@ impl State {
                 on.node.set_peer_commit(&owner, commit)
             }
             (Msg::Ack(acks, granted), End::Sender(session, mut sender)) => {
-                sender.acknowledged(acks.received);
+                let progress = Progress {
+                    received: acks.received,
+                    logged: acks.logged,
+                    applied: acks.applied,
+                };
+                if let Err(e) = sender.acknowledged(&mut on.node, progress) {
+                    return broken(format!("P7: {e}"));
+                }
                 sender.set_credit(granted.seq, u64::MAX);
                 on.ends[l] = Some(End::Sender(session, sender));
-                on.node
-                    .acknowledged(id(l), (acks.received, acks.logged, acks.applied));
                 let (a, b) = cfg.links[l];
                 let peer = if h == a { b } else { a };
                 if self.end(peer, l).map(End::session) == Some(session) {
