@@ -14,13 +14,12 @@
 //! | [`hello`], [`listener`] | before the proof |
 //! | [`channel`] | messages on a connection |
 //! | [`primary`], [`sender`], [`acks`], [`read_back`] | the primary's session |
-//! | [`secondary`], [`receiver`], [`ack_tx`], [`adopt`] | the secondary's session |
+//! | [`secondary`], [`receiver`], [`adopt`] | the secondary's session |
 //! | [`status`] | what is shown |
 //!
 //! Locks of a link are leaves: none is held while another lock is taken or anything is waited for. The
 //! decisions are in `replicate_core::session`.
 
-pub(crate) mod ack_tx;
 pub(crate) mod acks;
 pub(crate) mod adopt;
 pub(crate) mod channel;

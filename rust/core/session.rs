@@ -8,6 +8,7 @@ pub mod gap;
 pub mod meet;
 pub mod primary;
 pub mod progress;
+pub mod receiver;
 pub mod resync;
 pub mod sender;
 pub mod state;

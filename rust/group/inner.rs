@@ -14,15 +14,12 @@ use crate::{
 use kernel::{prelude::*, sync::Arc};
 pub(crate) use replicate_core::node::phase::Phase;
 use replicate_core::{
-    node::{
-        inbound::{Inbound, Refused},
-        links::LinkId,
-        volumes::State,
-        window::Placed,
-        Full, Role,
+    node::{inbound::Inbound, links::LinkId, volumes::State, Full, Role},
+    session::{
+        receiver::{End, Fate, Item, Receiver},
+        sender, SessionId,
     },
-    session::{sender, SessionId},
-    units::{Bytes, EpochId, Op, Range, Record, Sector, Seq, VolumeId},
+    units::{Bytes, Op, Range, Record, Sector, Seq, VolumeId},
 };
 use replicate_linux::{
     clock,
@@ -379,20 +376,19 @@ impl Inner {
         }
     }
 
-    /// A record of `epoch` arrives from `owner` with its payload.
-    pub(crate) fn receive(
+    /// Takes what came in the session of `receiver`. `payload`: of a record; those of region copies are kept elsewhere.
+    pub(crate) fn take(
         &mut self,
-        owner: &Inbound,
-        epoch: EpochId,
-        record: Record,
+        receiver: &mut Receiver,
+        item: &Item,
         payload: Option<SharedBuf>,
-    ) -> Result<Placed, Refused> {
-        let placed = self.node.receive(owner, &self.epochs, epoch, record)?;
-        if matches!(placed, Placed::InOrder | Placed::Early) {
-            self.keep(record.seq, payload);
-            self.uncommitted(Bytes(u64::from(record.payload_bytes())));
+    ) -> Result<Fate, End> {
+        let fate = receiver.take(&mut self.node, &self.epochs, item)?;
+        if let (Fate::Held, Item::Record(r, _)) = (fate, item) {
+            self.keep(r.seq, payload);
+            self.uncommitted(Bytes(u64::from(r.payload_bytes())));
         }
-        Ok(placed)
+        Ok(fate)
     }
 
     /// Drops from memory what nobody needs there, as many records as `out` has room for, which takes their payloads:

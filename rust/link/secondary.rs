@@ -22,9 +22,12 @@ use replicate_core::{
     group::{Role, Volume},
     lineage::Lineage,
     node::{self, volumes::State as VolumeState, Log},
-    session::state,
+    session::{
+        receiver::{progress, Receiver},
+        state,
+    },
     units::{Chain, Position, Seq, VolumeId},
-    wire::{self, Message, Progress, StateHead},
+    wire::{self, Message, StateHead},
 };
 use replicate_linux::event::FOREVER;
 
@@ -107,16 +110,10 @@ impl Worker {
     fn begin(&mut self, adopted: Adopted) -> Result<Infallible, SessionError> {
         self.begin_session(adopted.owner.session())?;
         let acks = self.group.inner.lock().node.acks_for(&adopted.owner);
-        let acks = acks.map_err(|r| self.refused(r))?;
-        let mut session =
-            Session::new(adopted.owner, adopted.volumes, adopted.resume, adopted.head);
-        let envelope = self.secondary_envelope(&mut session);
-        let progress = Progress {
-            received: acks.received,
-            logged: acks.logged.min(acks.received),
-            applied: acks.applied.min(acks.received),
-        };
-        self.send(&envelope, &Message::Ready(progress))?;
+        let acks = acks.map_err(|refused| self.ended(refused.into()))?;
+        let mut receiver = Receiver::new(adopted.owner, adopted.resume, adopted.head);
+        let envelope = self.secondary_envelope(&mut receiver);
+        self.send(&envelope, &Message::Ready(progress(acks)))?;
         self.link.answered.set(true);
         {
             let mut v = self.link.view.lock();
@@ -133,7 +130,7 @@ impl Worker {
             },
             format_args!("receiving from record {}", adopted.resume),
         );
-        self.receive(&mut session)
+        self.receive(&mut Session::new(receiver, adopted.volumes))
     }
 
     /// Tells the other side what this host has: the first framed message of a listener.

@@ -8,7 +8,23 @@
 //! sizes of the records that come, their pages, their slots and their ring space were there when the
 //! credit was given, and a record that arrives within its credit is never dropped for want of room.
 
-use crate::{log::batch::worst_case_bytes, units::Seq, units::MAX_RECORD_BYTES};
+use crate::{
+    log::batch::worst_case_bytes,
+    node::{Log, Memory, Node},
+    units::Seq,
+    units::MAX_RECORD_BYTES,
+};
+
+/// What a secondary has of memory, and how much of it a peer may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Supply {
+    /// Pages that the pool could give.
+    pub pages: u64,
+    /// Bytes in a page.
+    pub page_bytes: u64,
+    /// The most that the administrator wants under way.
+    pub window_bytes: u64,
+}
 
 /// What a secondary has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +41,30 @@ pub struct Room {
     pub ring: Option<(u64, u32)>,
     /// The most that the administrator wants under way.
     pub window_bytes: u64,
+}
+
+impl Room {
+    /// Returns what `node` has left. Under the order lock.
+    #[must_use]
+    pub fn of<M: Memory>(node: &Node<M>, supply: &Supply) -> Room {
+        let w = &node.window;
+        Room {
+            head: w.head(),
+            // Nothing is taken while this host's own log is still being loaded: memory is for that.
+            slots: if w.head() < node.head() {
+                0
+            } else {
+                w.capacity().saturating_sub(w.head().since(w.base()))
+            },
+            pages: supply.pages,
+            page_bytes: supply.page_bytes,
+            ring: match &node.log {
+                Log::Ring(l) => Some((l.ring.free().0, l.ring.block())),
+                Log::NoRing(_) => None,
+            },
+            window_bytes: supply.window_bytes,
+        }
+    }
 }
 
 /// The credit of a session, as it was granted so far.

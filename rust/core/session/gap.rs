@@ -24,12 +24,12 @@ pub enum Ask {
 }
 
 /// The gap of a session, if there is one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gap {
     missing: Option<Missing>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Missing {
     from: Seq,
     since_ms: u64,

@@ -97,7 +97,7 @@ impl Kind {
 }
 
 /// How far the other side may send. Absolute, so that what is lost or sent again always fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Credit {
     /// Highest seq.
     pub seq: Seq,

@@ -26,14 +26,15 @@ use replicate_core::{
         writer::Writer,
     },
     node::{
-        inbound::{Inbound, Stated},
+        inbound::Stated,
         links::{LinkId, Positions},
         secondary::Acks,
         Log, Role, Start,
     },
     record::chain_record,
-    session::{credit::Granted, sender::Sender},
+    session::{receiver::Receiver, sender::Sender},
     units::{Bytes, Chain, EpochId, Record, Seq, VolumeId},
+    wire::Credit,
 };
 
 use crate::{
@@ -109,9 +110,7 @@ pub enum End {
         session: u8,
         /// Newest epoch of its primary.
         epoch: u8,
-        owner: Inbound,
-        granted: Granted,
-        told: Option<(Acks, Seq)>,
+        receiver: Receiver,
     },
 }
 
@@ -164,7 +163,7 @@ pub enum Msg {
     Record(Record, u8, Seq),
     Commit(Seq),
     /// Positions, and the credit.
-    Ack(Acks, Granted),
+    Ack(Acks, Credit),
 }
 
 /// A link's wire.

@@ -135,7 +135,8 @@ impl Config {
         sync: false,
         give_up: false,
         checkpoints: 1,
-        ring_room: 8,
+        // Half of it is the credit for a region of a synchronisation.
+        ring_room: 40,
         wrap: 0,
         limits: Limits::FORMAT,
         live: false,

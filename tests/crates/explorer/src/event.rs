@@ -56,6 +56,8 @@ pub enum Ev {
     Deliver(usize, usize),
     Lose(usize, usize),
     Double(usize, usize),
+    /// The data of a message to the secondary is damaged on the way.
+    Damage(usize),
     Ack,
     AskAgain,
     /// A region's read ended; `true`: it saw what is there now, not what was there when it began.
@@ -88,6 +90,7 @@ impl Ev {
                 | Ev::Drop(_)
                 | Ev::Lose(..)
                 | Ev::Double(..)
+                | Ev::Damage(_)
                 | Ev::GiveUp
                 | Ev::Resync
                 | Ev::TakeOver
@@ -152,6 +155,7 @@ impl fmt::Display for Ev {
             Ev::Send => f.write_str("primary: sends"),
             Ev::Deliver(d, i) => write!(f, "link: {} receives message {i}", side(1 - *d)),
             Ev::Lose(d, i) => write!(f, "link: message {i} to the {} is lost", side(1 - *d)),
+            Ev::Damage(i) => write!(f, "link: the data of message {i} is damaged"),
             Ev::Double(d, i) => write!(f, "link: message {i} to the {} is doubled", side(1 - *d)),
             Ev::Ack => f.write_str("secondary: acknowledges"),
             Ev::AskAgain => f.write_str("secondary: asks for the gap again"),

@@ -21,14 +21,12 @@ use replicate_core::{
     node::{
         checkpoint::{Begun, Update},
         durable::start,
-        inbound::Inbound,
         links::{LinkId, Position as LinkPosition, Positions, MAX_LINKS},
-        secondary::Acks,
         volumes::Volume,
         Log, Memory, Role, Start,
     },
     record::chain_record,
-    session::{primary::Ready, sender::Sender, syncs::Syncs},
+    session::{primary::Ready, receiver::Receiver, sender::Sender, syncs::Syncs},
     units::{Chain, Range, Record, Seq},
 };
 
@@ -108,17 +106,12 @@ pub struct On {
     pub replay: Seq,
     /// Its end of a session, if one stands.
     pub session: Option<u8>,
-    /// The secondary's right to bring records in it.
-    pub inbound: Option<Inbound>,
+    pub receiver: Option<Receiver>,
     pub sender: Option<Sender>,
     /// The region being read: what was on the volume when reading began.
     pub reading: Writes,
     /// An application flush that waits: target, and the writes it vouches for.
     pub flush: Option<(Seq, u16)>,
-    /// What the peer was told last.
-    pub told: Option<(Acks, u64)>,
-    /// The session had so many region copies.
-    pub items: Option<u64>,
     /// The peer said that it is consistent: the superblock is to say that the sync is over.
     pub sync_over: bool,
     /// The link's synchronisations.
@@ -396,12 +389,10 @@ impl Host {
             taking: None,
             replay: head,
             session: None,
-            inbound: None,
+            receiver: None,
             sender: None,
             reading: Vec::new(),
             flush: None,
-            told: None,
-            items: None,
             sync_over: false,
             syncs: Syncs::recorded(self.sb.link_sync().as_ref()),
         }));

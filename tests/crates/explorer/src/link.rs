@@ -9,20 +9,21 @@ use replicate_core::{
         applied::Point,
         durable::links,
         inbound::{Refused, Stated as Moment},
-        resync::Copy,
         secondary::Acks,
         Log,
     },
     session::{
+        credit::Supply,
         meet::{judge, Peer as Stated, Primary, Verdict},
         primary::{decide, Decision, Kind, Promise, Refusal, Resync},
+        receiver::{progress, End, Fate, Meaning, Next, Reply},
         resync::{Copied, CopyItem},
         same_session,
         sender::{Change, Send, Told},
         SessionId,
     },
     units::{Chain, EpochId, Position, Record, Seq, VolumeId},
-    wire::Progress,
+    wire::{Credit, Envelope, Message, Progress, RegionCopy},
 };
 
 use crate::{
@@ -40,9 +41,19 @@ pub enum Msg {
     Commit(Seq),
     Copy(CopyItem, Writes, Seq),
     SyncEnd(Seq, u64, Seq),
-    /// Positions, durable copies: one more than there were once the replica is consistent.
-    Ack(Acks, u64),
+    /// Positions, and how much more may come.
+    Ack(Acks, Credit),
+    /// Durable copies; one more than there were: the replica is consistent.
+    CopyAck(u64),
+    Resend(Seq),
 }
+
+/// Memory is never short, but for the window's few slots.
+pub const SUPPLY: Supply = Supply {
+    pages: 1 << 20,
+    page_bytes: 4096,
+    window_bytes: 1 << 30,
+};
 
 /// The primary's answer on its way to the secondary.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +65,7 @@ pub struct Welcome {
     pub history: Sb,
     pub promise: Promise,
     /// The secondary has taken it, and said what it holds.
-    pub ready: Option<Progress>,
+    pub ready: Option<(Progress, Credit)>,
 }
 
 /// Whether the chain value after `seq` can be read from memory or log.
@@ -261,72 +272,29 @@ impl World {
         if !same_session(SessionId::from_wire(u64::from(mine)), u64::from(session)) {
             return Ok(true);
         }
-        let line = self.hosts[to].sb.lineage();
-        let from = on.inbound;
-        let taken = match (&msg, &from) {
-            (Msg::Ack(..), _) | (_, None) => Ok(()),
-            (Msg::Record(record, epoch, commit), Some(from)) => on
-                .node
-                .receive(from, &line, *epoch, *record)
-                .and_then(|_| on.node.set_peer_commit(from, *commit)),
-            (Msg::Commit(commit), Some(from)) => on.node.set_peer_commit(from, *commit),
-            (Msg::Copy(_, _, commit), Some(from)) => on.node.set_peer_commit(from, *commit),
-            (Msg::SyncEnd(end, items, commit), Some(from)) => on
-                .node
-                .set_peer_commit(from, *commit)
-                .and_then(|()| on.node.sync_end_told(from, *end, *items)),
-        };
-        match taken {
-            Ok(()) => {}
-            Err(Refused::Failed) => {
-                self.drop_session(cfg, to);
-                return Ok(true);
-            }
-            Err(refused) => return broken(format!("P7: the only session is refused: {refused:?}")),
+        if to == S {
+            return self.receive(cfg, msg, true);
         }
+        let Some(sender) = &mut on.sender else {
+            return Ok(true);
+        };
         match msg {
-            Msg::Record(..) | Msg::Commit(_) => {}
-            Msg::SyncEnd(_, items, _) => on.items = Some(items),
-            Msg::Copy(item, data, _) => {
-                let copy = Copy {
-                    item: item.item,
-                    after: item.after,
-                    range: item.range,
-                };
-                if from.is_some_and(|from| on.node.copy_arrived(&from, copy) == Ok(true)) {
-                    if !on.arrived.iter().any(|a| a.0 == item.item) {
-                        on.arrived.push((item.item, data));
-                    }
-                } else if cfg.reorder || cfg.faults > 0 {
-                    self.drop_session(cfg, S);
-                } else {
-                    return broken(
-                        "the replica refuses a region copy, although nothing was lost or overtaken",
-                    );
+            Msg::Record(..) | Msg::Commit(_) | Msg::Copy(..) | Msg::SyncEnd(..) => {}
+            Msg::Resend(from) => sender.resend(from, on.node.oldest()),
+            Msg::CopyAck(item) => match sender.copies_durable(item) {
+                Ok(Copied::Nothing) => {}
+                Ok(Copied::Moved(cursor)) => {
+                    on.syncs.moved(cursor);
                 }
-            }
-            Msg::Ack(acks, item) => {
-                let Some(sender) = &mut on.sender else {
-                    return Ok(true);
+                Ok(Copied::Over) => on.sync_over = true,
+                Err(e) => return broken(format!("P7: {e}")),
+            },
+            Msg::Ack(acks, credit) => {
+                sender.set_credit(credit.seq, credit.byte);
+                return match sender.acknowledged(&mut on.node, progress(acks)) {
+                    Ok(change) => self.follow(cfg, change),
+                    Err(e) => broken(format!("P7: {e}")),
                 };
-                let progress = Progress {
-                    received: acks.received,
-                    logged: acks.logged,
-                    applied: acks.applied,
-                };
-                let change = match sender.acknowledged(&mut on.node, progress) {
-                    Ok(change) => change,
-                    Err(e) => return broken(format!("P7: {e}")),
-                };
-                match sender.copies_durable(item) {
-                    Ok(Copied::Nothing) => {}
-                    Ok(Copied::Moved(cursor)) => {
-                        on.syncs.moved(cursor);
-                    }
-                    Ok(Copied::Over) => on.sync_over = true,
-                    Err(e) => return broken(format!("P7: {e}")),
-                }
-                return self.follow(cfg, change);
             }
         }
         Ok(true)
@@ -343,53 +311,132 @@ impl World {
         Ok(true)
     }
 
-    pub fn acknowledge(&mut self, cfg: &Config) -> Step {
-        let consistent = !self.hosts[S].sb.inconsistent;
-        let on = self.hosts[S].on_mut();
-        let Some(owner) = on.inbound else {
-            return Ok(false);
+    /// The secondary takes a message. `intact`: its data is as it was sent.
+    pub fn receive(&mut self, cfg: &Config, msg: Msg, intact: bool) -> Step {
+        let Host { on, sb, .. } = &mut self.hosts[S];
+        let on = on.as_mut().expect("host is up");
+        let Some(receiver) = &mut on.receiver else {
+            return Ok(true);
         };
-        let acks = match on.node.acks_for(&owner) {
-            Ok(acks) => acks,
-            Err(Refused::Failed) => {
-                self.drop_session(cfg, S);
-                return Ok(true);
+        let mut position = Position::default();
+        let (message, commit, data) = match msg {
+            Msg::Record(record, epoch, commit) => {
+                let seq = record.seq;
+                position = Position { epoch, seq };
+                (Message::Record(record), commit, Writes::new())
             }
-            Err(refused) => return broken(format!("P7: the only session is refused: {refused:?}")),
+            Msg::Commit(commit) => (Message::CommitPoint, commit, Writes::new()),
+            Msg::Copy(item, data, commit) => {
+                let copy = RegionCopy {
+                    item: item.item,
+                    after: item.after,
+                    range: item.range,
+                    ..RegionCopy::default()
+                };
+                (Message::RegionCopy(copy), commit, data)
+            }
+            Msg::SyncEnd(end, items, commit) => {
+                (Message::SyncEnd { end, items }, commit, Writes::new())
+            }
+            Msg::Ack(..) | Msg::CopyAck(_) | Msg::Resend(_) => return Ok(true),
         };
-        let over = on.items.filter(|_| consistent);
-        let item = over.map_or(on.node.copies.durable_item(), |n| n + 1);
-        let now = (acks, item);
-        if on.session.is_none() || on.told == Some(now) || self.wires[1].len() > cfg.queue {
-            return Ok(false);
+        let envelope = Envelope {
+            position,
+            commit,
+            ..Envelope::default()
+        };
+        let volumes: Vec<Volume> = sb.volumes().collect();
+        let mut taken = || {
+            if let Meaning::Item(item) = receiver.message(&envelope, &message, &volumes)? {
+                let right = item.payload_crc();
+                if receiver.data(&item, if intact { right } else { !right })? {
+                    let fate = receiver.take(&mut on.node, &sb.lineage(), &item)?;
+                    return Ok((Some(fate), receiver.settle(&mut on.node, 0, u64::MAX)));
+                }
+            }
+            Ok((None, receiver.settle(&mut on.node, 0, u64::MAX)))
+        };
+        let ended = match taken() {
+            Ok((Some(_), _)) if !intact => {
+                return broken("P6: data is taken that does not match its checksum")
+            }
+            Ok((Some(Fate::NoRoom), _)) => {
+                return broken("P9: a record that came within its credit finds no room")
+            }
+            Ok((_, settled)) => settled.map(|_| ()),
+            Err(end) => Err(end),
+        };
+        if let Err(end) = ended {
+            return self.session_ends(cfg, end);
         }
-        on.told = Some(now);
-        self.post(cfg, 1, Msg::Ack(now.0, now.1))
+        if let Message::RegionCopy(copy) = message {
+            if intact {
+                on.arrived.push((copy.item, data));
+            }
+        }
+        Ok(true)
     }
 
-    /// The secondary holds early arrivals and asks for what is missing.
-    pub fn ask_again(&mut self) -> Step {
-        let s = self.hosts[S].on();
-        let head = s.node.window.head();
-        let early = (1..=5).any(|n| s.node.window.holds(head.plus(1 + n)));
-        let same =
-            s.session.is_some() && s.session == self.hosts[P].on.as_ref().and_then(|o| o.session);
-        let under_way = self.wires[0]
-            .iter()
-            .any(|m| matches!(m.1, Msg::Record(r, ..) if r.seq == head.next()));
-        if !early || !same || under_way {
+    /// The secondary ends its session.
+    fn session_ends(&mut self, cfg: &Config, end: End) -> Step {
+        match end {
+            End::Refused(Refused::Failed) => {}
+            // What came before was lost or damaged.
+            End::Nonsense(_) | End::BadCopy(_) | End::Missing(_)
+                if cfg.reorder || cfg.faults > 0 => {}
+            end => return broken(format!("P7: the only session ends: {end:?}")),
+        }
+        self.drop_session(cfg, S);
+        Ok(true)
+    }
+
+    pub fn acknowledge(&mut self, cfg: &Config) -> Step {
+        let mut said = false;
+        loop {
+            let on = self.hosts[S].on_mut();
+            let Some(receiver) = &mut on.receiver else {
+                return Ok(said);
+            };
+            if !said && self.wires[1].len() > cfg.queue {
+                return Ok(false);
+            }
+            let reply = match receiver.next(&on.node, &SUPPLY) {
+                Ok(Next::Send(reply)) => reply,
+                Ok(Next::Synced | Next::Level) => continue,
+                Ok(Next::Wait) => return Ok(said),
+                Err(end) => return self.session_ends(cfg, end),
+            };
+            said = true;
+            let msg = match reply {
+                Reply::Ack(acks) => Msg::Ack(acks, receiver.credit()),
+                Reply::CopyAck(item) => Msg::CopyAck(item),
+                Reply::Resend(from, _) => Msg::Resend(from),
+                Reply::Heartbeat => continue,
+            };
+            self.post(cfg, 1, msg)?;
+        }
+    }
+
+    /// The secondary has waited long enough for what is missing.
+    pub fn ask_again(&mut self, cfg: &Config) -> Step {
+        let same = self.hosts[P].on.as_ref().map(|o| o.session);
+        let on = self.hosts[S].on_mut();
+        let next = on.node.head().next();
+        let under_way = |m: &(u8, Msg)| match m.1 {
+            Msg::Record(r, ..) => r.seq == next,
+            Msg::Resend(_) => true,
+            _ => false,
+        };
+        if self.wires.iter().flatten().any(under_way) || same != Some(on.session) {
             return Ok(false);
         }
-        let p = self.hosts[P].on_mut();
-        let oldest = p.node.oldest();
-        let Some(sender) = &mut p.sender else {
+        let Some(receiver) = on.receiver.as_mut().filter(|r| r.waits_for_records()) else {
             return Ok(false);
         };
-        if sender.next_seq() <= head.next() {
-            return Ok(false);
+        match receiver.settle(&mut on.node, 0, 0) {
+            Ok(_) => self.acknowledge(cfg),
+            Err(end) => self.session_ends(cfg, end),
         }
-        sender.resend(head.next(), oldest);
-        Ok(true)
     }
 
     pub fn copy_write(&mut self, cfg: &Config) -> bool {

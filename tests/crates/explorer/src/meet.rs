@@ -16,16 +16,16 @@ use replicate_core::{
     session::{
         meet::{may_adopt, Why as Reason},
         primary::{First, Kind, Ready, Refusal},
+        receiver::{progress, Receiver},
         SessionId,
     },
     units::{Bytes, Seq, VolumeId},
-    wire::Progress,
 };
 
 use crate::{
     config::Config,
     host::{Why, LINK},
-    link::Welcome,
+    link::{Welcome, SUPPLY},
     sb::{group, GROUP},
     world::{broken, Broken, Step, World, P, S},
 };
@@ -131,7 +131,7 @@ impl World {
         let Some((promise, has)) = self
             .welcome
             .as_ref()
-            .and_then(|w| Some((w.promise, w.ready?)))
+            .and_then(|w| Some((w.promise, w.ready?.0)))
         else {
             return Ok(false);
         };
@@ -179,7 +179,8 @@ impl World {
         let sender = ready.keep(&mut on.node, volumes.iter());
         match (sender, self.welcome.take()) {
             (Ok(mut sender), Some(w)) => {
-                sender.set_credit(Seq(u64::MAX), u64::MAX);
+                let credit = w.ready.map_or_else(Default::default, |r| r.1);
+                sender.set_credit(credit.seq, credit.byte);
                 on.sender = Some(sender);
                 on.session = Some(w.session);
                 on.reading.clear();
@@ -342,19 +343,21 @@ impl World {
         };
         let s = self.hosts[S].on_mut();
         let id = SessionId::from_wire(u64::from(session)).expect("a number");
-        s.inbound = s.node.session_began(LINK, id);
+        let owner = s.node.session_began(LINK, id);
+        let (resume, head) = {
+            let d = w.promise.decision();
+            (d.resume, d.fork.seq)
+        };
+        s.receiver = owner.map(|owner| Receiver::new(owner, resume, head));
         s.arrived.clear();
         s.session = Some(w.session);
-        s.told = None;
-        s.items = None;
-        let acks = s.node.acks();
-        let has = Progress {
-            received: acks.received,
-            logged: acks.logged,
-            applied: acks.applied,
-        };
+        if let Some(r) = &mut s.receiver {
+            r.grow_credit(&s.node, &SUPPLY);
+        }
+        let credit = s.receiver.as_mut().map(Receiver::credit);
+        let has = progress(s.node.acks());
         self.welcome = Some(Welcome {
-            ready: Some(has),
+            ready: Some((has, credit.unwrap_or_default())),
             ..w
         });
         let peer = self.hosts[S].sb.bytes().host();
@@ -376,7 +379,7 @@ impl World {
             on.reading.clear();
         }
         on.session = None;
-        if on.inbound.take().is_some() {
+        if on.receiver.take().is_some() {
             on.node.inbound_ended(LINK);
         }
         if !cfg.stale {

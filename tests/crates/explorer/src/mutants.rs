@@ -201,6 +201,27 @@ pub fn mutation(rule: &str) -> Config {
             blocks: ONE,
             ..ring("H13", vec![w(0)])
         }),
+        "DamagedIsDropped" | "AckWithoutGap" => Config {
+            queue: 2,
+            faults: 1,
+            mode: Mode::Received,
+            checkpoints: 0,
+            prefix: with(
+                connected(),
+                &[Ev::App, Ev::App, Ev::Batch(P), Ev::BatchDone(P, 0)],
+            ),
+            ..calm(ring("damaged", vec![w(0), w(0)]))
+        },
+        "CreditHasRoom" => {
+            // As many records as the secondary has slots are on the primary's volumes, and one more is not.
+            let one = with(vec![Ev::App], &with(logged(P).to_vec(), &[Ev::Apply(P)]));
+            let all = [&one[..]; 5].concat();
+            calm(Config {
+                prefix: with(with(connected(), &all), &[Ev::App]),
+                ..ring("more than fits", vec![w(0), w(1), w(0), w(1), w(0), w(1)])
+            })
+        }
+        "CopiesBeforeEnd" => sync(ring("copies before the end", vec![w(0)])),
         "CopyAfterWrites" => {
             let mut c = sync(ring("R1", vec![w(0)]));
             // W1 is committed, but not on the volume, when the sync starts.

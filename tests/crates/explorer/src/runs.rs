@@ -485,6 +485,9 @@ fn takeover(long: bool) -> Vec<Config> {
 
 /// Messages that are lost, doubled, overtaken, or of a session that is over.
 fn wires(long: bool) -> Vec<Config> {
+    // The primary's own work is done: what is left is what travels.
+    let mut busy = connected();
+    busy.extend([Ev::App, Ev::App, Ev::Batch(P), Ev::BatchDone(P, 0)]);
     let mut v = vec![
         Config {
             queue: 2,
@@ -492,13 +495,17 @@ fn wires(long: bool) -> Vec<Config> {
             faults: 1,
             primary_crashes: 0,
             checkpoints: 0,
-            // The primary's own work is done: what is left is what travels.
-            prefix: {
-                let mut p = connected();
-                p.extend([Ev::App, Ev::App, Ev::Batch(P), Ev::BatchDone(P, 0)]);
-                p
-            },
+            prefix: busy.clone(),
             ..ring("wire: lost, doubled, reordered", vec![w(0), w(0)])
+        },
+        Config {
+            queue: 2,
+            faults: 1,
+            mode: Mode::Received,
+            primary_crashes: 0,
+            checkpoints: 0,
+            prefix: busy,
+            ..ring("wire: damaged", vec![w(0), w(0)])
         },
         Config {
             queue: 2,

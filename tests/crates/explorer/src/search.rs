@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     event::Ev,
     host::{Why, LINK},
+    link::Msg,
     world::{World, P, S},
 };
 
@@ -352,6 +353,10 @@ impl World {
             if self.ghost.faults > 0 {
                 for i in 0..n {
                     all.push(Ev::Lose(d, i));
+                    let data = matches!(self.wires[d][i].1, Msg::Record(..) | Msg::Copy(..));
+                    if data && i < reach && !cfg.reorder {
+                        all.push(Ev::Damage(i));
+                    }
                     if n < cfg.queue {
                         all.push(Ev::Double(d, i));
                     }

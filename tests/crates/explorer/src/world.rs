@@ -247,6 +247,14 @@ impl World {
                 self.wires[d].remove(i);
                 Ok(true)
             }
+            Ev::Damage(i) => {
+                self.ghost.faults -= 1;
+                let (session, msg) = self.wires[0].remove(i);
+                if self.hosts[S].on.as_ref().and_then(|o| o.session) != Some(session) {
+                    return Ok(true);
+                }
+                self.receive(cfg, msg, false)
+            }
             Ev::Double(d, i) => {
                 self.ghost.faults -= 1;
                 let m = self.wires[d][i].clone();
@@ -254,7 +262,7 @@ impl World {
                 Ok(true)
             }
             Ev::Ack => self.acknowledge(cfg),
-            Ev::AskAgain => self.ask_again(),
+            Ev::AskAgain => self.ask_again(cfg),
             Ev::RegionRead(now) => self.region_read(cfg, now),
             Ev::GiveUp => {
                 self.ghost.drops -= 1;

@@ -5,24 +5,25 @@
 use std::rc::Rc;
 
 use replicate_core::{
-    group::Replica,
+    group::{Replica, Volume},
     lineage::{Before, Entry, Epoch as Entered, Lineage, Reason},
     node::{apply::Apply, inbound::Refused, links::LinkId, secondary::Terms, Log, Role},
     session::{
-        credit::{Granted, Room},
         meet::{judge, may_adopt, Peer, Primary, Succession, Verdict, Why},
+        receiver::{progress, End as Ended, Fate, Meaning, Next, Receiver, Reply},
         same_session,
         sender::{Send, Sender, Told},
         SessionId,
     },
     units::{Op, Position, Range, Sector, Seq, VolumeId},
-    wire::Progress,
+    wire::{Envelope, Message},
 };
 
-use super::{Cluster, End, Ev, Host, Laid, Line, Msg, State, Welcome};
+use super::{Cluster, End, Ev, Laid, Line, Msg, State, Welcome, BLOCKS};
 use crate::{
     config::BLOCK_SECTORS,
     host::wid,
+    link::SUPPLY,
     sb::epoch_id,
     world::{broken, Broken, Step},
 };
@@ -51,15 +52,11 @@ fn id(link: usize) -> LinkId {
     LinkId(link as u8)
 }
 
-fn room(host: &Host) -> Room {
-    let w = &host.on().node.window;
-    Room {
-        head: w.head(),
-        slots: w.capacity() - w.head().since(w.base()),
-        pages: 1 << 20,
-        page_bytes: 4096,
-        ring: None,
-        window_bytes: 1 << 30,
+/// The one volume.
+fn volume() -> Volume {
+    Volume {
+        size: Sector(BLOCKS as u64 * u64::from(BLOCK_SECTORS)),
+        ..Volume::default()
     }
 }
 
@@ -507,13 +504,13 @@ impl State {
             return broken("an adoption that nobody ended has ended");
         };
         let acks = node.acks();
-        let granted = Granted::default().grow(&room(host), 0);
+        let mut receiver = Receiver::new(owner, w.resume, w.fork);
+        receiver.grow_credit(node, &SUPPLY);
+        let credit = receiver.credit();
         host.on_mut().ends[l] = Some(End::Receiver {
             session: w.session,
             epoch: w.line.0.last().map_or(0, |e| e.0),
-            owner,
-            granted,
-            told: None,
+            receiver,
         });
         self.wires[l].welcome = None;
         let last = w.resume.prev();
@@ -522,7 +519,7 @@ impl State {
             return Ok(true);
         };
         let mut sender = Sender::new(id(l), w.resume, acks.received, None);
-        sender.set_credit(granted.seq, u64::MAX);
+        sender.set_credit(credit.seq, credit.byte);
         if !on.node.positions.keep_promise(id(l), false) {
             return broken("P5: a peer is welcomed to what the log no longer keeps for it");
         }
@@ -581,41 +578,56 @@ impl State {
         let host = self.host(h);
         let line = host.line.clone();
         let on = host.on_mut();
-        let taken = match (msg, end) {
-            (Msg::Record(record, epoch, commit), End::Receiver { owner, .. }) => on
-                .node
-                .receive(&owner, &line, epoch_id(epoch), record)
-                .and_then(|_| on.node.set_peer_commit(&owner, commit)),
-            (Msg::Commit(commit), End::Receiver { owner, .. }) => {
-                on.node.set_peer_commit(&owner, commit)
+        let (message, position, commit) = match (msg, end) {
+            (Msg::Record(record, epoch, commit), End::Receiver { .. }) => {
+                let (epoch, seq) = (epoch_id(epoch), record.seq);
+                (Message::Record(record), Position { epoch, seq }, commit)
             }
-            (Msg::Ack(acks, granted), End::Sender(session, mut sender)) => {
-                let progress = Progress {
-                    received: acks.received,
-                    logged: acks.logged,
-                    applied: acks.applied,
-                };
-                if let Err(e) = sender.acknowledged(&mut on.node, progress) {
+            (Msg::Commit(commit), End::Receiver { .. }) => {
+                (Message::CommitPoint, Position::default(), commit)
+            }
+            (Msg::Ack(acks, credit), End::Sender(session, mut sender)) => {
+                if let Err(e) = sender.acknowledged(&mut on.node, progress(acks)) {
                     return broken(format!("P7: {e}"));
                 }
-                sender.set_credit(granted.seq, u64::MAX);
+                sender.set_credit(credit.seq, credit.byte);
                 on.ends[l] = Some(End::Sender(session, sender));
                 let (a, b) = cfg.links[l];
                 let peer = if h == a { b } else { a };
                 if self.end(peer, l).map(End::session) == Some(session) {
                     self.check_levels(h, peer, acks.received)?;
                 }
-                Ok(())
+                return Ok(true);
             }
-            _ => Ok(()),
+            _ => return Ok(true),
         };
-        match taken {
-            Ok(()) => {}
+        let Some(End::Receiver { receiver, .. }) = &mut on.ends[l] else {
+            return Ok(true);
+        };
+        let envelope = Envelope {
+            position,
+            commit,
+            ..Envelope::default()
+        };
+        let mut take = || {
+            if let Meaning::Item(item) = receiver.message(&envelope, &message, &[volume()])? {
+                receiver.data(&item, item.payload_crc())?;
+                let fate = receiver.take(&mut on.node, &line, &item)?;
+                return Ok((fate, receiver.settle(&mut on.node, 0, u64::MAX)?));
+            }
+            Ok((Fate::Known, receiver.settle(&mut on.node, 0, u64::MAX)?))
+        };
+        match take() {
+            Ok((Fate::NoRoom, _)) => {
+                return broken("P9: a record that came within its credit finds no room")
+            }
+            Ok(_) => {}
             // The session ends with the reason.
-            Err(Refused::NotOwner | Refused::Failed) => self.forget(cfg, l, h),
-            Err(Refused::OtherEpoch) => {
+            Err(Ended::Refused(Refused::NotOwner | Refused::Failed)) => self.forget(cfg, l, h),
+            Err(Ended::Refused(Refused::OtherEpoch)) => {
                 return broken("the owner of the inbound side sends records of another epoch")
             }
+            Err(end) => return broken(format!("P7: a session ends: {end:?}")),
         }
         Ok(true)
     }
@@ -624,46 +636,38 @@ impl State {
         let (a, b) = cfg.links[l];
         let mut said = false;
         for (h, side) in [(a, 1), (b, 0)] {
-            let Some(End::Receiver {
-                session,
-                epoch,
-                owner,
-                granted,
-                told,
-            }) = self.end(h, l).cloned()
-            else {
-                continue;
-            };
-            let acks = match self.hosts[h].on().node.acks_for(&owner) {
-                Ok(acks) => acks,
-                Err(_) => {
-                    self.forget(cfg, l, h);
-                    said = true;
-                    continue;
+            while !self.wires[l].cut {
+                let host = self.host(h);
+                let newest = host.line.0.last().map_or(0, |e| e.0);
+                let Some(on) = &mut host.on else { break };
+                let Some(End::Receiver {
+                    session,
+                    epoch,
+                    receiver,
+                }) = &mut on.ends[l]
+                else {
+                    break;
+                };
+                let (session, epoch) = (*session, *epoch);
+                match receiver.next(&on.node, &SUPPLY) {
+                    Ok(Next::Wait) => break,
+                    Ok(Next::Send(Reply::Ack(acks))) => {
+                        let msg = Msg::Ack(acks, receiver.credit());
+                        if newest != epoch {
+                            return broken(format!(
+                                "P8: host {h} acknowledges to a primary of epoch {epoch}, whose history it has left: {:?}",
+                                host.line.0
+                            ));
+                        }
+                        let to = &mut self.wires[l].to[side];
+                        to.retain(|m| !matches!(m.1, Msg::Ack(..)));
+                        to.push((session, msg));
+                    }
+                    Ok(_) => {}
+                    Err(_) => self.forget(cfg, l, h),
                 }
-            };
-            let granted = granted.grow(&room(&self.hosts[h]), 0);
-            let now = (acks, granted.seq);
-            if told == Some(now) || self.wires[l].cut {
-                continue;
+                said = true;
             }
-            if self.hosts[h].line.0.last().is_some_and(|e| e.0 != epoch) {
-                return broken(format!(
-                    "P8: host {h} acknowledges to a primary of epoch {epoch}, whose history it has left: {:?}",
-                    self.hosts[h].line.0
-                ));
-            }
-            let to = &mut self.wires[l].to[side];
-            to.retain(|m| !matches!(m.1, Msg::Ack(..)));
-            to.push((session, Msg::Ack(acks, granted)));
-            self.host(h).on_mut().ends[l] = Some(End::Receiver {
-                session,
-                epoch,
-                owner,
-                granted,
-                told: Some(now),
-            });
-            said = true;
         }
         Ok(said)
     }
