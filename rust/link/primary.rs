@@ -401,6 +401,7 @@ fn decide(
             .map_err(|r| SessionError::own(Reason::LogFailed, r))?,
         None => {}
     }
+    link.view.lock().syncs.forgets(&decision);
     Ok(decision)
 }
 

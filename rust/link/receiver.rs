@@ -91,14 +91,14 @@ impl Worker {
                     format_args!("the primary has connected anew"),
                 ));
             }
-            let batch = self.batch(s)?;
-            self.settle(s)?;
-            let held = !self.tx.is_empty();
-            if !held {
-                self.report(s)?;
-            }
+            let batch = self.batch(s);
+            // Also when the session ends: the end of a synchronisation may have come just before.
+            let settled = self.settle(s);
+            let batch = batch?;
+            settled?;
+            let said = self.tx.is_empty() && self.report(s)?;
             let gone = self.tx.flush(&self.link.stats)?;
-            if matches!(batch, Batch::More) || (held && gone) {
+            if matches!(batch, Batch::More) || (!said && gone) {
                 continue;
             }
             let (due, mut wait) = self.check_timers()?;
@@ -289,11 +289,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Puts in the outbox what the primary should know.
+    /// Puts in the outbox what the primary should know. Returns whether that is all.
     #[inline(never)]
-    fn report(&mut self, s: &mut Session) -> Result<(), SessionError> {
-        loop {
-            let supply = self.supply();
+    fn report(&mut self, s: &mut Session) -> Result<bool, SessionError> {
+        // Looked at once: pages that come free meanwhile would be granted in as many messages.
+        let supply = self.supply();
+        while self.tx.has_room() {
             let next = {
                 let inner = self.group.inner.lock();
                 s.receiver.next(&inner.node, &supply)
@@ -323,9 +324,10 @@ impl Worker {
                     Reason::None,
                     format_args!("level with the primary"),
                 ),
-                Next::Wait => return Ok(()),
+                Next::Wait => return Ok(true),
             }
         }
+        Ok(false)
     }
 
     fn send_reply(

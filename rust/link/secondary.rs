@@ -17,7 +17,7 @@ use crate::{
     refuse::Text,
 };
 use core::convert::Infallible;
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
     group::{Role, Volume},
     lineage::Lineage,
@@ -120,6 +120,8 @@ impl Worker {
             v.told_in_sync = false;
             v.acked = acks;
         }
+        // As the receiver begins: what the former session's primary said of its writers is over.
+        self.group.flush_at_once.store(false, Relaxed);
         self.link.step(
             &self.group,
             state::Event::Welcomed { sync: adopted.sync },

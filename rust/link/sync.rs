@@ -175,11 +175,14 @@ impl Link {
             self.restart();
             return Ok(());
         }
-        write_slot(group, self, |sb, id| {
+        let written = write_slot(group, self, |sb, id| {
             durable::needs_sync(sb, id)?;
             group.inner.lock().node.positions.set_needs_sync(id);
             Ok(())
-        })?;
+        });
+        // Also where that failed: the session has nothing to go on with.
+        self.restart();
+        written?;
         event::link(
             group,
             self,
@@ -188,7 +191,6 @@ impl Link {
             Reason::Admin,
             "synchronisation stopped by command; the secondary stays inconsistent until the next one",
         );
-        self.restart();
         Ok(())
     }
 }

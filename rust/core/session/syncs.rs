@@ -70,6 +70,18 @@ impl Syncs {
         self.runs.as_ref()
     }
 
+    /// A welcome with `d` is sent next. Where it begins something, the peer may forget all that it has, whether or not its
+    /// answer arrives: what ran begins anew, too, should it be what the next session is to do.
+    ///
+    /// Trace without: copies of R1 are at the middle of the volume; record 5 writes to what was copied, and the peer logged
+    /// it. The peer takes the welcome of a declared equality, which drops its log, and the answer is lost. The request is
+    /// taken back. R1 goes on from the middle, ends, and the peer is consistent without record 5.
+    pub fn forgets(&mut self, d: &Decision) {
+        if let (Some(_), Some(new), Some(runs)) = (d.begins(), d.sync, &mut self.runs) {
+            (runs.fresh, runs.end, runs.at) = (true, None, new.at);
+        }
+    }
+
     /// The superblock says what follows from a welcome that the peer took: what was asked for has begun.
     pub fn began(&mut self, d: &Decision) {
         // Else it was stopped meanwhile, and the session is about to end.
@@ -156,6 +168,24 @@ mod tests {
         assert_eq!(s.running().map(|r| r.number), Some(first));
         assert_eq!(s.wanted().map(|r| r.number), Some(again));
         assert!(!s.withdraw(first) && s.is_asked() && s.withdraw(again));
+    }
+
+    /// See [`Syncs::forgets`]: with two requests, and where what ran is what began anew in vain.
+    #[test]
+    fn what_a_welcome_begins_ends_what_ran() {
+        let middle = (FIRST, Sector(8));
+        let mut s = Syncs::default();
+        s.ask(Kind::Full, false, FIRST);
+        s.began(&decision(s.wanted()));
+        assert!(s.moved(middle).is_some());
+        // It goes on in a session that begins nothing.
+        s.forgets(&decision(s.wanted()));
+        assert_eq!(s.wanted().map(|r| (r.fresh, r.at)), Some((false, middle)));
+        let asked = s.ask(Kind::AssumeClean, false, FIRST);
+        s.forgets(&decision(s.wanted()));
+        assert!(s.withdraw(asked));
+        let anew = s.wanted().map(|r| (r.number, r.fresh, r.at));
+        assert_eq!(anew, Some((1, true, (FIRST, Sector(0)))));
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl World {
             h.pending = Some((sb.expect("the link has a slot"), why));
             return Ok(true);
         }
+        self.hosts[P].on_mut().syncs.forgets(&d);
         let promise = match d.promise(&mut self.hosts[P].on_mut().node, LINK) {
             Ok(promise) => promise,
             Err(why) => return broken(format!("P5: the primary cannot promise: {why:?}")),
