@@ -78,7 +78,7 @@ pub(crate) struct Inbox {
     got: usize,
     /// Messages of another session that this connection brought.
     skipped: u32,
-    /// When the peer was last heard, monotonic ns.
+    /// When the peer was last heard, or nothing was read, monotonic ns.
     pub(crate) rx_ns: u64,
     /// Send time of the newest message, by the peer's clock.
     pub(crate) peer_time_ns: u64,
@@ -270,6 +270,11 @@ impl Inbox {
             .map_err(SessionError::io)?;
         self.heard(n, stats);
         Ok(n)
+    }
+
+    /// Nothing is read now, for want of room: that the peer is not heard says nothing about it.
+    pub(crate) fn is_not_read(&mut self) {
+        self.rx_ns = clock::monotonic_ns();
     }
 
     fn heard(&mut self, n: usize, stats: &Stats) {

@@ -101,6 +101,9 @@ impl Worker {
             if matches!(batch, Batch::More) || (!said && gone) {
                 continue;
             }
+            if matches!(batch, Batch::Short) {
+                self.rx.is_not_read();
+            }
             let (due, mut wait) = self.check_timers()?;
             if due && self.tx.is_empty() {
                 self.send_reply(&mut s.receiver, Reply::Heartbeat, 0)?;
