@@ -269,7 +269,7 @@ impl Host {
         for laid in &self.log {
             index.push(laid.mark);
         }
-        let mut positions = Positions::default();
+        let mut positions = Positions::new([None; 3]);
         for (l, ends) in cfg.links.iter().enumerate() {
             let me = ends.0 == usize::MAX;
             debug_assert!(!me);

@@ -21,7 +21,7 @@ use replicate_core::{
     node::{
         checkpoint::{Begun, Update},
         durable::start,
-        links::{LinkId, Position as LinkPosition, Positions, MAX_LINKS},
+        links::{LinkId, Position as LinkPosition, Positions},
         volumes::Volume,
         Log, Memory, Role, Start,
     },
@@ -50,7 +50,7 @@ impl Memory for Mem {
     type Heads = [Seq; 1];
     type Marks = [Mark; 6];
     type Volumes = [Volume; 2];
-    type Links = [Option<LinkPosition>; MAX_LINKS];
+    type Links = [Option<LinkPosition>; 3];
 }
 
 pub type Node = replicate_core::node::Node<Mem>;
@@ -337,7 +337,7 @@ impl Host {
         (head, head_chain): (Seq, Chain),
         records: &[Record],
     ) {
-        let mut positions = Positions::default();
+        let mut positions = Positions::new([None; 3]);
         let role = if self.sb.primary {
             Role::Primary
         } else {

@@ -22,6 +22,7 @@ pub mod mutants;
 pub mod runs;
 pub mod sb;
 pub mod search;
+pub mod shared;
 pub mod walks;
 pub mod work;
 pub mod world;

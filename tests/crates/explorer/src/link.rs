@@ -313,7 +313,7 @@ impl World {
 
     /// The secondary takes a message. `intact`: its data is as it was sent.
     pub fn receive(&mut self, cfg: &Config, msg: Msg, intact: bool) -> Step {
-        let Host { on, sb, .. } = &mut self.hosts[S];
+        let Host { on, sb, .. } = &mut *self.hosts[S];
         let on = on.as_mut().expect("host is up");
         let Some(receiver) = &mut on.receiver else {
             return Ok(true);

@@ -18,7 +18,7 @@ use crate::{
     event::Ev,
     host::{Why, LINK},
     link::Msg,
-    world::{World, P, S},
+    world::{Broken, World, P, S},
 };
 
 /// A quick 64-bit hash, two multiplications a word.
@@ -365,14 +365,10 @@ impl World {
         }
     }
 
-    /// The state after `ev`, if it changes anything.
-    pub fn after(&self, cfg: &Config, ev: Ev) -> Result<Option<World>, String> {
+    /// The state after `ev`, if it changes anything. Whoever has not seen it before [checks](World::check) it.
+    fn after(&self, cfg: &Config, ev: Ev) -> Result<Option<World>, Broken> {
         let mut w = self.clone();
-        match w.step(cfg, ev) {
-            Ok(false) => Ok(None),
-            Ok(true) => w.check(cfg).map(|()| Some(w)).map_err(|b| b.0),
-            Err(b) => Err(b.0),
-        }
+        Ok(w.step(cfg, ev)?.then_some(w))
     }
 }
 
@@ -409,6 +405,22 @@ impl Report {
     }
 }
 
+/// Passes on a state and whether it is new, checked then: what was seen before was checked before.
+fn checked(
+    cfg: &Config,
+    after: Result<Option<World>, Broken>,
+    new: impl FnOnce(&World) -> bool,
+) -> Result<Option<(World, bool)>, String> {
+    let Some(next) = after.map_err(|b| b.0)? else {
+        return Ok(None);
+    };
+    let is_new = new(&next);
+    if is_new {
+        next.check(cfg).map_err(|b| b.0)?;
+    }
+    Ok(Some((next, is_new)))
+}
+
 /// Visits every state, depth first; memory is one hash a state.
 pub fn exhaust(cfg: &Config, limit: usize) -> Report {
     let mut seen = Seen::default();
@@ -432,11 +444,13 @@ pub fn exhaust(cfg: &Config, limit: usize) -> Report {
             continue;
         };
         report.steps += 1;
-        match world.after(cfg, ev) {
+        let after = world.after(cfg, ev);
+        let new = |w: &World| seen.insert(key(w));
+        match checked(cfg, after, new) {
             Ok(None) => {}
-            Ok(Some(next)) => {
+            Ok(Some((next, is_new))) => {
                 *moves |= !ev.is_fault() && next != *world;
-                if seen.insert(key(&next)) {
+                if is_new {
                     report.states += 1;
                     if report.states >= limit {
                         report.cut_short = true;
@@ -473,11 +487,13 @@ pub fn shortest(cfg: &Config, limit: usize) -> Report {
             let mut moves = !cfg.live;
             for ev in world.events(cfg) {
                 report.steps += 1;
-                match world.after(cfg, ev) {
+                let after = world.after(cfg, ev);
+                let new = |w: &World| seen.insert(key(w));
+                match checked(cfg, after, new) {
                     Ok(None) => {}
-                    Ok(Some(next)) => {
+                    Ok(Some((next, is_new))) => {
                         moves |= !ev.is_fault() && next != world;
-                        if seen.insert(key(&next)) {
+                        if is_new {
                             report.states += 1;
                             from.push((at, ev));
                             next_layer.push((from.len() as u32 - 1, next));
@@ -550,9 +566,12 @@ pub fn wander(cfg: &Config, seed: u64, walks: usize, deep: usize) -> Report {
                 let ev = events.swap_remove(roll(events.len()));
                 report.steps += 1;
                 // What panics has a way that led there, too.
-                let after = catch_unwind(AssertUnwindSafe(|| world.after(cfg, ev)));
+                let after = catch_unwind(AssertUnwindSafe(|| {
+                    let after = world.after(cfg, ev);
+                    checked(cfg, after, |w| seen.insert(key(w)))
+                }));
                 match after.unwrap_or_else(|_| Err("it panicked, see above".into())) {
-                    Ok(n) => next = n.map(|w| (ev, w)),
+                    Ok(n) => next = n.map(|(w, is_new)| (ev, w, is_new)),
                     Err(text) => {
                         path.push(ev);
                         report.broken = Some((text, path));
@@ -560,11 +579,9 @@ pub fn wander(cfg: &Config, seed: u64, walks: usize, deep: usize) -> Report {
                     }
                 }
             }
-            let Some((ev, w)) = next else { break };
+            let Some((ev, w, is_new)) = next else { break };
             path.push(ev);
-            if seen.insert(key(&w)) {
-                report.states += 1;
-            }
+            report.states += usize::from(is_new);
             world = w;
         }
         report.depth = report.depth.max(path.len());

@@ -20,6 +20,7 @@ use crate::{
     host::{wid, Host, Why, LINK},
     link::{Msg, Welcome},
     sb::Sb,
+    shared::Shared,
 };
 use replicate_core::log::ring::Place;
 
@@ -41,7 +42,7 @@ pub fn broken<T>(text: impl Into<String>) -> Result<T, Broken> {
 /// The state that is explored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    pub hosts: [Host; 2],
+    pub hosts: [Shared<Host>; 2],
     pub welcome: Option<Welcome>,
     /// To the secondary, to the primary: session and message.
     pub wires: [Vec<(u8, Msg)>; 2],
@@ -58,7 +59,7 @@ impl World {
         });
         let host = |primary: bool| {
             let known = primary || !cfg.sync;
-            Host {
+            Shared::new(Host {
                 ring: primary || cfg.peer != Some(Peer::NoRing),
                 log: LogDev::new(size),
                 vols: cfg
@@ -70,7 +71,7 @@ impl World {
                 pending: None,
                 on: None,
                 booting: None,
-            }
+            })
         };
         World {
             hosts: [host(true), host(false)],
@@ -224,7 +225,7 @@ impl World {
             Ev::Cut(s, i) | Ev::Reset(s, i) => {
                 let cut = matches!(ev, Ev::Cut(..));
                 let mut all = self.hosts[s].aftermath(cut);
-                self.hosts[s] = all.swap_remove(i);
+                *self.hosts[s] = all.swap_remove(i);
                 self.crashed(cfg, s);
                 Ok(true)
             }
