@@ -2,11 +2,13 @@
 """Who waits for whom: a host that is short of memory, and whose memory is freed through a volume; bios that wait while
 their device is suspended or removed; readers of a replica that no primary has filled."""
 
+import time
+
 from lab.lab import MIB
 
 from scenarios.basics import alone
 from scenarios.kit import pair
-from scenarios.kit.host import Host
+from scenarios.kit.host import Host, brief
 from scenarios.kit.pair import LINK, Pair
 
 # Of guests that are to be short of it, in MiB.
@@ -60,6 +62,65 @@ def scenario_swap_on_a_volume(lab):
 scenario_swap_on_a_volume.guests = 0
 scenario_swap_on_a_volume.timeout = 400
 scenario_swap_on_a_volume.debug = True
+
+
+def scenario_writers_at_their_limit(lab):
+    """Writers whose cgroup has no page left, through the smallest pool that a group may have, for every level of
+    acknowledgement; then the peer has next to no memory. Everything ends, and nothing is closed."""
+    guests = pair.boot(lab, volumes=2, size=64 * MIB, srl=96 * MIB, memory=MEMORY)
+    p = Pair(guests, volumes=2, mode="received", options="--pool 5M", link_options="--peer-timeout 30s").configure()
+    a, b = p.a, p.b
+    a.wait_in_sync()
+    a.guest.sh("mkdir -p /cg /mnt/data && mount -t cgroup2 none /cg && echo +memory >/cg/cgroup.subtree_control && "
+               f"mkfs.ext4 -q -F {a.dev('data')} && mount {a.dev('data')} /mnt/data")
+
+    fio = "fio --name={} --rw=randwrite --size=8m --verify=crc32c --verify_fatal=1 --do_verify=1 {} 2>&1"
+    # A program's pages are charged to the cgroup that reads them first. One that they do not fit in would do nothing
+    # but read them, on any disk: they are read here, where no limit is.
+    a.guest.sh(fio.format("first", "--ioengine=psync --directory=/mnt/data"))
+    # The limit in MiB; fio needs some memory for itself.
+    work = {
+        "mapped": (40, fio.format("mapped", "--ioengine=mmap --bs=4k --directory=/mnt/data")),
+        "direct": (40, fio.format("direct", f"--ioengine=libaio --direct=1 --iodepth=64 --bsrange=4k-256k "
+                                            f"--filename={a.dev('data2')}")),
+        "file": (12, fio.format("file", "--ioengine=psync --bsrange=4k-256k --fdatasync=64 --directory=/mnt/data")),
+        "device": (6, f"dd if=/dev/zero of={a.dev('data2')} bs=1M seek=32 count=16 conv=fsync 2>&1"),
+    }
+
+    def write():
+        jobs = {}
+        for name, (limit, command) in work.items():
+            a.guest.sh(f"mkdir -p /cg/{name} && echo {limit}M >/cg/{name}/memory.max")
+            jobs[name] = a.guest.spawn(f"echo $$ >/cg/{name}/cgroup.procs && exec {command}")
+        begun = time.monotonic()
+        for name, job in jobs.items():
+            try:
+                rc = job.wait(240)
+            except TimeoutError as late:
+                raise AssertionError(f"{name} did not end: {late}\n{a.stuck()}\n{b.stuck()}") from None
+            assert rc == 0, f"{name}: {job.text[-2000:]}\n{brief(a.status())}"
+            print(f"{name}: {time.monotonic() - begun:.0f} s", flush=True)
+        assert a.status()["state"] == "active", brief(a.status())
+
+    write()
+    assert int(a.guest.sh("awk '/^max / { print $2 }' /cg/device/memory.events")) > 0, "the cgroup's limit was not met"
+    # The peer: all but a little is taken.
+    b.guest.sh("mkdir -p /fill && mount -t tmpfs -o size=900m tmpfs /fill && "
+               "while [ $(awk '/^MemAvailable/ { print $2 }' /proc/meminfo) -gt 40000 ]; do "
+               "n=$((n + 1)); dd if=/dev/zero of=/fill/$n bs=1M count=4 2>/dev/null || exit 1; done", timeout=120)
+    for mode in ("logged", "applied"):
+        for host in (a, b):
+            host.sh(f"dmrepl link set db {LINK} --mode {mode}")
+        write()
+    left = b.guest.sh("awk '/^MemAvailable/ { print $2 }' /proc/meminfo").strip()
+    print(f"note: the peer had {left} KiB; {a.status()['stats']['stalls']} writes waited")
+    a.guest.sh("umount /mnt/data", timeout=120)
+    a.wait_link(LINK, "streaming")
+    p.same()
+
+
+scenario_writers_at_their_limit.guests = 0
+scenario_writers_at_their_limit.timeout = 400
 
 
 def scenario_bounds_are_reached(lab):

@@ -14,6 +14,11 @@ from lab.paths import SLOW
 SECRET = "correct horse battery staple"
 KEY = "/etc/dm-replicate/{}.key"
 PORT = 7790
+# Tasks that wait uninterruptibly, and ours, with their stacks.
+WAITS = """for p in /proc/[0-9]*; do
+	case $(cat $p/comm) in dmrepl-*) ;; *) grep -q 'State:.D' $p/status || continue ;; esac
+	echo "$(cat $p/comm) $(sed -n 's/^State://p' $p/status)"; cat $p/stack
+done 2>/dev/null"""
 
 
 class Waited(Exception):
@@ -195,6 +200,12 @@ class Host:
         """What a reader finds on a volume, as a checksum."""
         return self.guest.sh(f"dd if={self.dev(volume)} bs=1M iflag=direct 2>/dev/null | md5sum",
                              timeout).split()[0]
+
+    def stuck(self) -> str:
+        """For the message of what did not end in time: which tasks wait in the kernel, and where; the group."""
+        waits = self.guest.run(WAITS)[1][-6000:]
+        status = self.status()
+        return f"{waits}\n{brief(status)}\n{status['stats']} {status['deferred']} deferred, pool {status['pool_used']}"
 
     def events(self):
         """Starts to listen; the job's text grows by a line of JSON for each event."""
