@@ -10,6 +10,7 @@ pub mod primary;
 pub mod progress;
 pub mod receiver;
 pub mod resync;
+pub mod secondary;
 pub mod sender;
 pub mod state;
 pub mod syncs;

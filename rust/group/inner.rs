@@ -14,10 +14,11 @@ use crate::{
 use kernel::{prelude::*, sync::Arc};
 pub(crate) use replicate_core::node::phase::Phase;
 use replicate_core::{
-    node::{inbound::Inbound, links::LinkId, volumes::State, Full, Role},
+    node::{links::LinkId, volumes::State, Full, Role},
     session::{
         receiver::{End, Fate, Item, Receiver},
-        sender, SessionId,
+        secondary::{Agreed, Begun, NotTaken},
+        sender,
     },
     units::{Bytes, Op, Range, Record, Sector, Seq, VolumeId},
 };
@@ -418,11 +419,20 @@ impl Inner {
         to.next() == end
     }
 
-    /// The session of `link` begins: what arrived early in the former one goes, with its payloads.
-    pub(crate) fn session_began(&mut self, link: LinkId, session: SessionId) -> Option<Inbound> {
-        let owner = self.node.session_began(link, session);
+    /// The superblock says so: memory follows the welcome, and its session begins. What goes takes its payloads along.
+    /// `table`: the epochs from now on, where they are others.
+    pub(crate) fn begin(
+        &mut self,
+        agreed: Agreed,
+        table: Option<EpochTable>,
+    ) -> Result<Begun, NotTaken> {
+        if let Some(table) = table {
+            self.epochs = table;
+        }
+        let begun = agreed.begin(&mut self.node);
+        self.show_states();
         self.forget_orphaned();
-        owner
+        begun
     }
 
     /// First step of a takeover: what arrived early goes, with its payloads. Returns the last record that stays.

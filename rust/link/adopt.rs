@@ -2,13 +2,8 @@
 
 //! The secondary takes a welcome: the primary's lineage, durably, before anything of the session is believed.
 //!
-//! *Resuming*: everything above the fork never was. The superblock says so first; then the log is scanned again
-//! under the new lineage for its end, and memory is cut. *Beginning anew* (a sync, or declared equality):
-//! one superblock write makes lineage, position, empty log and `inconsistent` durable together.
-//!
-//! Before any of it the session that brought records until now is revoked and has ended
-//! (`replicate_core::node::inbound` has the order and the trace). The applier stands still and the log is idle
-//! meanwhile. On refusal nothing was changed on disk.
+//! `replicate_core::session::secondary` decides, and has the order; this locks, waits, scans and writes. The applier stands
+//! still and the log is idle while the superblock is written. On refusal nothing was changed on disk.
 
 use super::{
     error::{self, SessionError},
@@ -28,49 +23,37 @@ use crate::{
 use kernel::prelude::*;
 use replicate_core::{
     group::{Replica, Volume},
-    log::{
-        ring::Place,
-        superblock::{Superblock, Tail},
-    },
     node::{
-        durable::adopt::{self as durable, AdoptError, History, Restart},
-        inbound::{Inbound, NoAdoption, Stated},
-        secondary::{BadTerms, Terms},
-        Log,
+        durable::adopt::{AdoptError, History},
+        inbound::{NoAdoption, Stated},
+        secondary::BadTerms,
     },
     session::{
-        meet::{self, Succession, VolumeFault, Why},
-        SessionId,
+        meet::{VolumeFault, Why},
+        secondary::{Adoption, Agreed, Agreement, Begun, NotTaken, Offer, Unread, Wait},
     },
-    units::{Bytes, Chain, Seq},
-    wire::{Code, Start, Welcome},
+    units::Seq,
+    wire::{Code, Welcome, WireError},
 };
 use replicate_linux::{clock, kthread::should_stop};
 
-/// How long the session of a former primary may take to end: its thread waits for nothing but its own connection.
-const LEAVE_NS: u64 = 30_000_000_000;
-/// How long the log may take to write what it was given before.
-const DRAIN_NS: u64 = 30_000_000_000;
+/// How long the session of a former primary may take to end, whose thread waits for nothing but its own connection, and the
+/// log to write what it was given before.
+const SETTLE_NS: u64 = 60_000_000_000;
 
 /// What the session needs of the welcome.
 pub(super) struct Adopted {
-    /// The session's right to bring records.
-    pub(super) owner: Inbound,
-    pub(super) resume: Seq,
-    /// The primary's newest record.
-    pub(super) head: Seq,
-    /// The replica is inconsistent until a sync ends.
-    pub(super) sync: bool,
+    pub(super) begun: Begun,
     pub(super) volumes: KVec<Volume>,
 }
 
 /// An adoption under way on a link; ends when it is dropped.
-struct Adoption<'a> {
+struct UnderWay<'a> {
     group: &'a Group,
     link: &'a Link,
 }
 
-impl Drop for Adoption<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.group.inner.lock().node.adoption_failed(self.link.id);
     }
@@ -83,34 +66,36 @@ pub(super) fn welcome(
     stated: Stated,
     w: &Welcome<'_>,
 ) -> Result<Adopted, SessionError> {
-    let h = &w.head;
-    let session =
-        SessionId::from_wire(h.session).ok_or_else(|| nonsense("a welcome without a session"))?;
-    let uuid = group.identity().uuid;
-    if !uuid.is_none() && uuid != h.group {
-        return Err(SessionError::refused(
-            Reason::GroupMismatch,
-            Code::OtherGroup,
-            format_args!("the primary's group {} is another group than this secondary's (uuid {}, here {uuid}): format this SRL again to join it", h.group_name.as_str(), h.group),
-        ));
+    let no = |why| not_taken(group, w, why);
+    let mut volumes =
+        KVec::with_capacity(w.volumes.len(), GFP_KERNEL).map_err(|_| SessionError::no_memory())?;
+    for v in w.volumes.iter() {
+        volumes
+            .push(v, GFP_KERNEL)
+            .map_err(|_| SessionError::no_memory())?;
     }
-    let volumes = check_volumes(group, w)?;
-    if h.fork.seq > h.head.seq || h.resume > h.fork.seq.next() {
-        return Err(nonsense("a welcome that resumes above the fork"));
-    }
-    let (adoption, succession) = take_up(group, link, stated, w)?;
-    drain(group, link)?;
+    let offer = Offer::of(&w.head, group.identity().uuid).map_err(no)?;
+    let taken = group.srl.read(|sb| {
+        let here = |name: &_| group.volume_named(name).map(|v| v.describe());
+        let fitting = offer.fits(sb, w.volumes.iter(), here)?;
+        let node = &mut group.inner.lock().node;
+        fitting.take_up(node, sb, &w.lineage, link.id, stated)
+    });
+    let adoption = taken.map_err(|_| SessionError::no_memory())?.map_err(no)?;
+    let under_way = UnderWay { group, link };
+    settle(group, link, w, &adoption)?;
     let still = group.pause_applier();
-    match h.start {
-        Start::SyncBegins | Start::AssumeClean => begin_anew(group, w)?,
-        Start::Resume | Start::SyncGoesOn => resume(group, link, w, succession)?,
+    let agreement = adoption.agree(&group.inner.lock().node).map_err(no)?;
+    let agreed = match agreement {
+        Agreement::Agreed(agreed) => agreed,
+        Agreement::Unread(unread) => read_log(group, link, w, unread)?,
+    };
+    let table = record(group, w, &agreed)?;
+    let begun = group.inner.lock().begin(agreed, table).map_err(no)?;
+    drop(under_way);
+    if let Some(sync) = agreed.anew() {
+        begins_anew(group, sync);
     }
-    let owner = group
-        .inner
-        .lock()
-        .session_began(link.id, session)
-        .ok_or_else(|| met_again("this host changed its role"))?;
-    drop(adoption);
     group.drop_copies();
     drop(still);
     group
@@ -118,22 +103,23 @@ pub(super) fn welcome(
         .map_err(|_| SessionError::no_memory())?;
     group.log_wake.notify();
     group.apply_wake.notify();
-    let sync = group.inner.lock().node.copies.is_syncing();
-    Ok(Adopted {
-        owner,
-        resume: h.resume,
-        head: h.head.seq,
-        sync,
-        volumes,
-    })
+    Ok(Adopted { begun, volumes })
 }
 
-fn nonsense(what: &'static str) -> SessionError {
-    SessionError::closed(
-        Reason::Protocol,
-        Code::Protocol,
-        format_args!("connection dropped: {what}"),
-    )
+fn begins_anew(group: &Group, sync: bool) {
+    let (replica, text) = if sync {
+        (
+            Replica::Inconsistent,
+            "inconsistent: a full synchronisation began",
+        )
+    } else {
+        (
+            Replica::Consistent,
+            "consistent: declared equal to the primary",
+        )
+    };
+    group.identity.lock().replica = replica;
+    event::group(group, Event::ReplicaState, Severity::Info, text);
 }
 
 /// Whether what waits for the adoption may go on waiting: the link is not told to stop, and its group runs.
@@ -158,250 +144,136 @@ fn met_again(why: &'static str) -> SessionError {
     )
 }
 
-/// What a welcome that goes on with this host's history says.
-fn terms(w: &Welcome<'_>, succession: Succession) -> Terms {
-    Terms {
-        fork: w.head.fork.seq,
-        fork_chain: w.head.fork_chain,
-        resume: w.head.resume,
-        sync: w.head.start.is_sync(),
-        succession,
-    }
-}
-
-fn bad_terms(bad: BadTerms) -> SessionError {
-    match bad {
-        BadTerms::SyncEnded => met_again("the synchronisation ended"),
-        BadTerms::Histories(why) => error::verdict(why, false),
-        BadTerms::LeavesOut => nonsense("a welcome that leaves out records"),
-    }
-}
-
-/// Makes sure that the welcome may be taken, and that its session will be the only one that brings records: the one
-/// that did so until now has ended when this returns.
+/// Why a welcome is not taken, in words.
 #[inline(never)]
-fn take_up<'a>(
-    group: &'a Group,
-    link: &'a Link,
-    stated: Stated,
-    w: &Welcome<'_>,
-) -> Result<(Adoption<'a>, Succession), SessionError> {
-    let begins = matches!(w.head.start, Start::SyncBegins | Start::AssumeClean);
-    let succession = group
-        .srl
-        .read(|sb| meet::may_adopt(&sb.lineage(), &w.lineage, begins))
-        .map_err(|_| SessionError::no_memory())?
-        .map_err(|why| error::verdict(why, false))?;
-    let begun = {
-        let mut inner = group.inner.lock();
-        let terms = if begins {
-            Ok(())
-        } else {
-            inner.node.check_terms(&terms(w, succession))
-        };
-        // The lineage above is the one that was stated, or this fails.
-        terms.map(|()| inner.node.adoption_begins(link.id, stated, succession))
+fn not_taken(group: &Group, w: &Welcome<'_>, why: NotTaken) -> SessionError {
+    let other_group = |text: core::fmt::Arguments<'_>| {
+        SessionError::refused(Reason::GroupMismatch, Code::OtherGroup, text)
     };
-    let former = begun.map_err(bad_terms)?.map_err(|no| match no {
-        NoAdoption::Role => met_again("this host changed its role"),
-        NoAdoption::Stale => met_again("another primary was taken up"),
-        NoAdoption::Failed => SessionError::closed(
+    match why {
+        NotTaken::Nonsense(e) => SessionError::wire(e),
+        NotTaken::OtherGroup => other_group(
+            format_args!("the primary's group {} is another group than this secondary's (uuid {}, here {}): format this SRL again to join it", w.head.group_name.as_str(), w.head.group, group.identity().uuid),
+        ),
+        NotTaken::Volume(name, fault) => {
+            let (reason, code, what) = match fault {
+                VolumeFault::Missing => {
+                    (Reason::VolumeMissing, Code::VolumeMissing, "is not active")
+                }
+                VolumeFault::TooSmall { .. } => {
+                    (Reason::VolumeTooSmall, Code::VolumeSize, "is too small")
+                }
+                VolumeFault::BlockTooLarge { .. } => (
+                    Reason::BlockSize,
+                    Code::VolumeBlock,
+                    "has too large logical blocks",
+                ),
+            };
+            SessionError::refused(
+                reason,
+                code,
+                format_args!("volume {} {what} on the secondary", name.as_str()),
+            )
+        }
+        NotTaken::OtherNumber(name) => other_group(
+            format_args!("volume {} has another number in the secondary's volume table: the two were not made by the same group; format the secondary's SRL again", name.as_str()),
+        ),
+        NotTaken::Terms(BadTerms::Histories(why)) => error::verdict(why, false),
+        NotTaken::Terms(BadTerms::SyncEnded) => met_again("the synchronisation ended"),
+        NotTaken::Terms(BadTerms::LeavesOut) => {
+            SessionError::wire(WireError::Field("welcome (it leaves out records)"))
+        }
+        NotTaken::History(AdoptError::Folded) => error::verdict(Why::Folded, false),
+        NotTaken::History(why @ (AdoptError::Lineage(_) | AdoptError::Volume(_))) => other_group(
+            format_args!(
+                "SRL {} of the secondary cannot take up the primary's history: {why}",
+                shown(group)
+            ),
+        ),
+        NotTaken::Adoption(NoAdoption::Role) => met_again("this host changed its role"),
+        NotTaken::Adoption(NoAdoption::Stale) => met_again("another primary was taken up"),
+        NotTaken::Adoption(NoAdoption::Failed) => SessionError::closed(
             Reason::LogFailed,
             Code::Failed,
             format_args!("the secondary has failed, see its status there"),
         ),
-        NoAdoption::Followed(_) => SessionError::closed(
+        NotTaken::Adoption(NoAdoption::Followed(_)) => SessionError::closed(
             Reason::Reset,
             Code::Busy,
             format_args!("the secondary follows this primary by another link already"),
         ),
-    })?;
-    let adoption = Adoption { group, link };
-    if former.is_some() {
-        group.wake_links();
-        let start = clock::monotonic_ns();
-        let ended = || group.inner.lock().node.may_adopt();
-        while !ended() {
-            if !goes_on(group, link) {
-                return Err(stopped());
-            }
-            if clock::monotonic_ns().saturating_sub(start) > LEAVE_NS {
-                return Err(met_again("the session with the former primary did not end"));
-            }
-            group.moved.wait_until(100, ended);
-        }
-    }
-    Ok((adoption, succession))
-}
-
-/// Whether the primary's volumes are all here, and fit.
-fn check_volumes(group: &Group, w: &Welcome<'_>) -> Result<KVec<Volume>, SessionError> {
-    let mut volumes =
-        KVec::with_capacity(w.volumes.len(), GFP_KERNEL).map_err(|_| SessionError::no_memory())?;
-    for v in w.volumes.iter() {
-        let name = v.name.as_str();
-        let here = group.volume_named(&v.name).map(|l| l.describe());
-        let fault = meet::check_volume(&v, here.as_ref());
-        let text = match fault {
-            Ok(()) => None,
-            Err(VolumeFault::Missing) => {
-                Some((Reason::VolumeMissing, Code::VolumeMissing, "is not active"))
-            }
-            Err(VolumeFault::TooSmall { .. }) => {
-                Some((Reason::VolumeTooSmall, Code::VolumeSize, "is too small"))
-            }
-            Err(VolumeFault::BlockTooLarge { .. }) => Some((
-                Reason::BlockSize,
-                Code::VolumeBlock,
-                "has too large logical blocks",
-            )),
-        };
-        if let Some((reason, code, what)) = text {
-            return Err(SessionError::refused(
-                reason,
-                code,
-                format_args!("volume {name} {what} on the secondary"),
-            ));
-        }
-        let known = group
-            .srl
-            .read(|sb| {
-                let by_name = sb.find_volume(&v.name);
-                let by_id = sb.find_volume_id(v.id);
-                by_name == by_id
-            })
-            .map_err(|_| SessionError::no_memory())?;
-        if !known {
-            return Err(SessionError::refused(
-                Reason::GroupMismatch,
-                Code::OtherGroup,
-                format_args!("volume {name} has another number in the secondary's volume table: the two were not made by the same group; format the secondary's SRL again"),
-            ));
-        }
-        volumes
-            .push(v, GFP_KERNEL)
-            .map_err(|_| SessionError::no_memory())?;
-    }
-    Ok(volumes)
-}
-
-/// Waits until the log holds everything that memory has in order: no session brings more.
-fn drain(group: &Group, link: &Link) -> Result<(), SessionError> {
-    let start = clock::monotonic_ns();
-    let idle = || {
-        let inner = group.inner.lock();
-        match &inner.node.log {
-            Log::Ring(w) => {
-                w.has_failed() || (w.is_idle() && w.logged_head() >= inner.node.window.head())
-            }
-            Log::NoRing(_) => true,
-        }
-    };
-    while !idle() {
-        if !goes_on(group, link) {
-            return Err(stopped());
-        }
-        if clock::monotonic_ns().saturating_sub(start) > DRAIN_NS {
-            return Err(SessionError::closed(
-                Reason::LogFailed,
-                Code::NotReady,
-                format_args!("the secondary's log is still busy with the former session"),
-            ));
-        }
-        group.log_wake.notify();
-        group.moved.wait_until(20, idle);
-    }
-    if group.inner.lock().node.log_failed() {
-        return Err(SessionError::closed(
-            Reason::LogFailed,
-            Code::Failed,
-            format_args!(
-                "the secondary's SRL has failed: replace it, format it, and synchronise fully"
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// The same history goes on.
-///
-/// The log is scanned before the superblock is written: it is idle, and a scan that is stopped has changed nothing.
-#[inline(never)]
-fn resume(
-    group: &Group,
-    link: &Link,
-    w: &Welcome<'_>,
-    succession: Succession,
-) -> Result<(), SessionError> {
-    let fork = w.head.fork.seq;
-    let (checked, rescan, commit) = {
-        let inner = group.inner.lock();
-        let node = &inner.node;
-        // Again: more may have been applied until the applier stood still.
-        (
-            node.check_terms(&terms(w, succession)),
-            node.must_rescan(fork),
-            node.adopted_commit(fork),
-        )
-    };
-    checked.map_err(bad_terms)?;
-    let end = if rescan {
-        let end = end_of_log(group, link, w, fork, commit)?;
-        // What memory does not hold was not compared before.
-        if w.head.fork_chain.is_some_and(|theirs| theirs != end.1) {
-            return Err(error::verdict(Why::ChainDiffers, false));
-        }
-        Some(end)
-    } else {
-        None
-    };
-    let table = update(group, w, |sb, history| {
-        durable::resume(sb, history, w.volumes.iter(), commit)
-    })?;
-    let mut inner = group.inner.lock();
-    inner.epochs = table;
-    let cut = inner.node.truncate(fork, end);
-    inner.forget_orphaned();
-    drop(inner);
-    if cut {
-        Ok(())
-    } else {
-        Err(error::verdict(Why::PeerAhead, false))
-    }
-}
-
-/// Where the log ends under the lineage that is to be adopted, and the chain value there. `commit`: what it has for
-/// certain then.
-fn end_of_log(
-    group: &Group,
-    link: &Link,
-    w: &Welcome<'_>,
-    fork: Seq,
-    commit: Seq,
-) -> Result<(Place, Chain), SessionError> {
-    let shown = group.srl.path().to_str().unwrap_or("?");
-    let epochs = EpochTable::of(&w.lineage).map_err(|_| SessionError::no_memory())?;
-    let from = group.srl.read(|sb| {
-        durable::may_resume(sb, &w.lineage, commit).map(|()| ScanFrom::of(sb).proven(commit))
-    });
-    let from = from.map_err(|_| SessionError::no_memory())?;
-    let from = from.map_err(|e| unfit(group, e))?;
-    let stop = || !goes_on(group, link);
-    match scan(&group.srl, &from, &epochs, Seq::NONE, stop) {
-        Err(refusal) if refusal.error == EINTR => Err(stopped()),
-        Err(refusal) if refusal.error == ENOMEM => Err(SessionError::no_memory()),
-        Ok(s) if s.head == fork => Ok((s.place, s.chain)),
-        Ok(s) => Err(broken(
+        NotTaken::LogEnds(head) => broken(
             group,
             Reason::LogCorrupt,
             Refusal::new(
                 EIO,
                 format_args!(
-                    "SRL {shown}: the log ends at record {} although it held more: it is damaged",
-                    s.head
+                    "SRL {}: the log ends at record {head} although it held more: it is damaged",
+                    shown(group)
                 ),
             ),
-        )),
+        ),
+    }
+}
+
+fn shown(group: &Group) -> &str {
+    group.srl.path().to_str().unwrap_or("?")
+}
+
+/// Waits until the session that brought records has ended, and the log holds everything that memory has in order.
+fn settle(
+    group: &Group,
+    link: &Link,
+    w: &Welcome<'_>,
+    adoption: &Adoption,
+) -> Result<(), SessionError> {
+    let start = clock::monotonic_ns();
+    let waits_for = || adoption.waits_for(&group.inner.lock().node);
+    while let Some(wait) = waits_for().map_err(|why| not_taken(group, w, why))? {
+        if !goes_on(group, link) {
+            return Err(stopped());
+        }
+        let late = clock::monotonic_ns().saturating_sub(start) > SETTLE_NS;
+        match wait {
+            Wait::Session if late => {
+                return Err(met_again("the session with the former primary did not end"))
+            }
+            Wait::Log if late => {
+                return Err(SessionError::closed(
+                    Reason::LogFailed,
+                    Code::NotReady,
+                    format_args!("the secondary's log is still busy with the former session"),
+                ))
+            }
+            Wait::Session => group.wake_links(),
+            Wait::Log => group.log_wake.notify(),
+        }
+        let moved = || !matches!(waits_for(), Ok(still) if still == Some(wait));
+        group.moved.wait_until(20, moved);
+    }
+    Ok(())
+}
+
+/// Scans the log under the lineage that is to be adopted. A scan that is stopped has changed nothing.
+#[inline(never)]
+fn read_log(
+    group: &Group,
+    link: &Link,
+    w: &Welcome<'_>,
+    unread: Unread,
+) -> Result<Agreed, SessionError> {
+    let epochs = EpochTable::of(&w.lineage).map_err(|_| SessionError::no_memory())?;
+    let from = group
+        .srl
+        .read(|sb| ScanFrom::of(sb).proven(unread.proven()))
+        .map_err(|_| SessionError::no_memory())?;
+    let stop = || !goes_on(group, link);
+    match scan(&group.srl, &from, &epochs, Seq::NONE, stop) {
+        Err(refusal) if refusal.error == EINTR => Err(stopped()),
+        Err(refusal) if refusal.error == ENOMEM => Err(SessionError::no_memory()),
+        Ok(s) => unread
+            .found(s.head, s.place, s.chain)
+            .map_err(|why| not_taken(group, w, why)),
         Err(refusal) => Err(broken(group, Reason::LogCorrupt, refusal)),
     }
 }
@@ -414,78 +286,6 @@ fn broken(group: &Group, reason: Reason, refusal: Refusal) -> SessionError {
     );
     group.fail(refusal);
     ended
-}
-
-/// Everything that this host had is given up: it begins at the fork, inconsistent or declared equal.
-#[inline(never)]
-fn begin_anew(group: &Group, w: &Welcome<'_>) -> Result<(), SessionError> {
-    let h = &w.head;
-    let start = h.fork;
-    let chain = h
-        .fork_chain
-        .ok_or_else(|| nonsense("a welcome without the chain value that it begins with"))?;
-    if h.resume != start.seq.next() {
-        return Err(nonsense("a welcome that does not begin at its fork"));
-    }
-    let (offset, lap) = {
-        let inner = group.inner.lock();
-        match &inner.node.log {
-            Log::Ring(log) => (
-                log.ring.offset(log.ring.head()),
-                log.ring.lap(log.ring.head()),
-            ),
-            Log::NoRing(_) => (Bytes(0), 0),
-        }
-    };
-    let sync = h.start.is_sync();
-    let restart = Restart {
-        start,
-        chain,
-        tail: Tail {
-            seq: start.seq.next(),
-            offset,
-            lap,
-            chain,
-        },
-        sync,
-        time_ns: clock::wall_ns(),
-    };
-    let table = update(group, w, |sb, history| {
-        durable::restart(sb, history, w.volumes.iter(), &restart)
-    })?;
-    let mut inner = group.inner.lock();
-    inner.epochs = table;
-    inner.node.restart_at(start.seq, chain, sync);
-    inner.show_states();
-    inner.forget_orphaned();
-    drop(inner);
-    group.identity.lock().replica = if sync {
-        Replica::Inconsistent
-    } else {
-        Replica::Consistent
-    };
-    let text = if sync {
-        "inconsistent: a full synchronisation began"
-    } else {
-        "consistent: declared equal to the primary"
-    };
-    event::group(group, Event::ReplicaState, Severity::Info, text);
-    Ok(())
-}
-
-/// The primary's history does not go with what this host has.
-fn unfit(group: &Group, why: AdoptError) -> SessionError {
-    match why {
-        AdoptError::Folded => error::verdict(Why::Folded, false),
-        AdoptError::Lineage(_) | AdoptError::Volume(_) => SessionError::refused(
-            Reason::GroupMismatch,
-            Code::OtherGroup,
-            format_args!(
-                "SRL {} of the secondary cannot take up the primary's history: {why}",
-                group.srl.path().to_str().unwrap_or("?")
-            ),
-        ),
-    }
 }
 
 /// Why the superblock of an adoption was not written.
@@ -502,15 +302,18 @@ impl From<Error> for Unwritten {
     }
 }
 
-/// Writes the superblock that adopts the primary's history. When the device fails the group fails: it may come back with
-/// that history, so nothing may go on with the former one.
+/// Writes the superblock that adopts the primary's history, if that says anything new, and returns its epochs. When the device
+/// fails the group fails: it may come back with that history, so nothing may go on with the former one.
 #[inline(never)]
-fn update(
+fn record(
     group: &Group,
     w: &Welcome<'_>,
-    change: impl FnOnce(&mut Superblock, &History<'_>) -> Result<(), AdoptError>,
-) -> Result<EpochTable, SessionError> {
-    let shown = group.srl.path().to_str().unwrap_or("?");
+    agreed: &Agreed,
+) -> Result<Option<EpochTable>, SessionError> {
+    let news = group.srl.read(|sb| agreed.is_news(sb, w.volumes.iter()));
+    if !news.map_err(|_| SessionError::no_memory())? {
+        return Ok(None);
+    }
     let history = History {
         group: w.head.group,
         name: group.name,
@@ -519,19 +322,22 @@ fn update(
     // Before the lock of the superblock, which a checkpoint waits for.
     let mut table = EpochTable::new().map_err(|_| SessionError::no_memory())?;
     let written = group.srl.update(|sb| {
-        change(sb, &history).map_err(Unwritten::Refused)?;
+        agreed
+            .record(sb, &history, w.volumes.iter(), clock::wall_ns())
+            .map_err(Unwritten::Refused)?;
         table.set(&sb.lineage());
         Ok(())
     });
     written.map_err(|why| match why {
-        Unwritten::Refused(e) => unfit(group, e),
+        Unwritten::Refused(e) => not_taken(group, w, e.into()),
         Unwritten::Device(e) => broken(
             group,
             Reason::LogFailed,
             Refusal::new(
                 e,
                 format_args!(
-                    "SRL {shown}: superblock write failed (error {}); remove and add the group again",
+                    "SRL {}: superblock write failed (error {}); remove and add the group again",
+                    shown(group),
                     e.to_errno()
                 ),
             ),
@@ -542,5 +348,5 @@ fn update(
     if let Some(newest) = w.lineage.newest() {
         identity.epoch = newest.id;
     }
-    Ok(table)
+    Ok(Some(table))
 }

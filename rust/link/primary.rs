@@ -34,7 +34,7 @@ use replicate_core::{
         state, SessionId,
     },
     units::{GroupUuid, HostId},
-    wire::{self, Code, Message, Progress, State, WelcomeHead, WireError},
+    wire::{self, Code, Message, Progress, State, WireError},
 };
 use replicate_linux::{net::Stream, random};
 
@@ -265,17 +265,7 @@ impl Worker {
         session: SessionId,
     ) -> Result<(), SessionError> {
         let envelope = self.envelope();
-        let head = WelcomeHead {
-            features: 0,
-            session: SessionId::to_wire(Some(session)),
-            group: facts.uuid,
-            group_name: facts.name,
-            resume: d.resume,
-            fork: d.fork,
-            fork_chain: d.fork_chain,
-            head: envelope.position,
-            start: d.start(),
-        };
+        let head = d.welcome(facts.uuid, facts.name, session, envelope.position);
         let volumes = facts.volumes.iter().copied();
         self.tx.push(None, |out| {
             wire::encode_welcome(&envelope, &head, &facts.lineage(), volumes, out)
@@ -335,18 +325,7 @@ fn decide(
         let inner = group.inner.lock();
         (inner.node.head(), inner.node.oldest_held())
     };
-    let peer = Peer {
-        lineage: s.lineage,
-        replica: h.replica,
-        logged: h.logged,
-        chain: h.chain,
-        applied_bound: if h.ring {
-            h.applied.seq
-        } else {
-            h.applied.seq.max(h.horizon.seq)
-        },
-        syncing: h.redo,
-    };
+    let peer = Peer::of(h, s.lineage);
     let primary = Primary {
         lineage: mine.lineage(),
         head,

@@ -11,23 +11,20 @@ use super::{
     receiver::Session,
     worker::Worker,
 };
-use crate::{
-    group::inner::{Attached, Phase},
-    reason::Reason,
-    refuse::Text,
-};
+use crate::{reason::Reason, refuse::Text};
 use core::convert::Infallible;
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use replicate_core::{
     group::{Role, Volume},
     lineage::Lineage,
-    node::{self, volumes::State as VolumeState, Log},
+    node,
     session::{
         receiver::{progress, Receiver},
+        secondary::{self, Unable},
         state,
     },
-    units::{Chain, Position, Seq, VolumeId},
-    wire::{self, Message, StateHead},
+    units::VolumeId,
+    wire::{self, Message},
 };
 use replicate_linux::event::FOREVER;
 
@@ -66,25 +63,19 @@ impl Worker {
 
     /// Whether this host can keep what it would acknowledge. May sleep.
     pub(super) fn check_health(&self) -> Result<(), SessionError> {
-        let (phase, failed) = {
+        let able = {
             let inner = self.group.inner.lock();
-            let volume = |a: &Attached| a.volume.state() == VolumeState::Failed;
-            let failed = inner.node.has_failed()
-                || inner.node.beyond_repair().is_some()
-                || inner.attached.iter().any(volume);
-            (inner.phase, failed)
+            let volumes = inner.attached.iter().map(|a| a.volume.state());
+            secondary::may_follow(&inner.node, inner.phase, volumes)
         };
-        if failed || phase == Phase::Failed {
-            return Err(self.failed());
-        }
-        if phase != Phase::Active {
-            return Err(SessionError::closed(
+        able.map_err(|why| match why {
+            Unable::Failed => self.failed(),
+            Unable::NotActive => SessionError::closed(
                 Reason::Stopping,
                 wire::Code::NotReady,
                 format_args!("the secondary's group is not running normally, see its status there"),
-            ));
-        }
-        Ok(())
+            ),
+        })
     }
 
     /// The session ends because this host's log, superblock or volume failed: it acknowledges nothing more. May sleep.
@@ -108,10 +99,11 @@ impl Worker {
     /// The welcome is durable here: answers, and runs the session.
     #[inline(never)]
     fn begin(&mut self, adopted: Adopted) -> Result<Infallible, SessionError> {
-        self.begin_session(adopted.owner.session())?;
-        let acks = self.group.inner.lock().node.acks_for(&adopted.owner);
+        let begun = adopted.begun;
+        self.begin_session(begun.owner.session())?;
+        let acks = self.group.inner.lock().node.acks_for(&begun.owner);
         let acks = acks.map_err(|refused| self.ended(refused.into()))?;
-        let mut receiver = Receiver::new(adopted.owner, adopted.resume, adopted.head);
+        let mut receiver = Receiver::new(begun.owner, begun.resume, begun.head);
         let envelope = self.secondary_envelope(&mut receiver);
         self.send(&envelope, &Message::Ready(progress(acks)))?;
         self.link.answered.set(true);
@@ -124,13 +116,13 @@ impl Worker {
         self.group.flush_at_once.store(false, Relaxed);
         self.link.step(
             &self.group,
-            state::Event::Welcomed { sync: adopted.sync },
-            if adopted.sync {
+            state::Event::Welcomed { sync: begun.sync },
+            if begun.sync {
                 Reason::Sync
             } else {
                 Reason::None
             },
-            format_args!("receiving from record {}", adopted.resume),
+            format_args!("receiving from record {}", begun.resume),
         );
         self.receive(&mut Session::new(receiver, adopted.volumes))
     }
@@ -139,7 +131,11 @@ impl Worker {
     #[inline(never)]
     pub(super) fn send_state(&mut self) -> Result<(), SessionError> {
         let facts = SuperblockInfo::of(&self.group)?;
-        let head = self.state_head(&facts)?;
+        let head = self
+            .group
+            .srl
+            .read(|sb| secondary::state(&self.group.inner.lock().node, sb))
+            .map_err(|_| SessionError::no_memory())?;
         let volumes = self.volumes_here(&facts)?;
         let envelope = wire::Envelope {
             session: 0,
@@ -151,57 +147,11 @@ impl Worker {
         })
     }
 
-    #[inline(never)]
-    fn state_head(&self, facts: &SuperblockInfo) -> Result<StateHead, SessionError> {
-        let lineage = facts.lineage();
-        let at = |seq: Seq| lineage.position(seq).unwrap_or_default();
-        let (checkpoint, checkpoint_chain, redo, until) = self
-            .group
-            .srl
-            .read(|sb| {
-                let (p, c) = sb.checkpoint();
-                (p, c, sb.redo(), sb.inconsistent().and_then(|i| i.until))
-            })
-            .map_err(|_| SessionError::no_memory())?;
-        let (logged, applied, ring, role, horizon) = {
-            let inner = self.group.inner.lock();
-            let e = &inner.node;
-            let (ring, horizon) = match &e.log {
-                Log::Ring(_) => (true, Seq::NONE),
-                Log::NoRing(n) => (false, n.horizon),
-            };
-            (e.logged_end(), e.applied_bound(), ring, e.role(), horizon)
-        };
-        let (logged, chain): (Position, Chain) = match logged {
-            Some(end) => (at(end.seq), end.chain),
-            None => (checkpoint, checkpoint_chain),
-        };
-        Ok(StateHead {
-            features: 0,
-            group: facts.uuid,
-            group_name: facts.name,
-            role: match role {
-                node::Role::Primary => Role::Primary,
-                node::Role::Secondary => Role::Secondary,
-            },
-            replica: self.group.identity().replica,
-            ring,
-            redo,
-            logged,
-            chain,
-            applied: at(applied),
-            horizon: at(horizon),
-            checkpoint,
-            checkpoint_chain,
-            sync_end: until,
-        })
-    }
-
     /// The attached volumes. Those that have no number yet get one that nobody has, for the message only.
     #[inline(never)]
     fn volumes_here(&self, facts: &SuperblockInfo) -> Result<KVec<Volume>, SessionError> {
         let mut out = KVec::new();
-        let mut spare = u16::MAX;
+        let mut spare = VolumeId(u16::MAX);
         for volume in self
             .group
             .present()
@@ -209,11 +159,9 @@ impl Worker {
         {
             let mut v = volume.describe();
             if volume.id().is_none() {
-                while facts.volumes.iter().any(|f| f.id == VolumeId(spare)) {
-                    spare = spare.saturating_sub(1);
-                }
-                v.id = VolumeId(spare);
-                spare = spare.saturating_sub(1);
+                let taken = |id| facts.volumes.iter().any(|f| f.id == id);
+                spare = secondary::spare_id(spare, taken);
+                v.id = spare;
             }
             out.push(v, GFP_KERNEL)
                 .map_err(|_| SessionError::no_memory())?;

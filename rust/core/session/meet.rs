@@ -13,6 +13,7 @@ use crate::{
     group::{Replica, Volume},
     lineage::{Lineage, Reason},
     units::{Chain, Position, Seq},
+    wire::StateHead,
 };
 
 /// What the peer said of itself.
@@ -30,6 +31,24 @@ pub struct Peer<'a> {
     pub applied_bound: Seq,
     /// Without a ring, a redo was begun and not finished; or this primary's synchronisation of it goes on.
     pub syncing: bool,
+}
+
+impl<'a> Peer<'a> {
+    /// Returns what a peer of this lineage stated.
+    pub fn of(h: &StateHead, lineage: Lineage<'a>) -> Peer<'a> {
+        Peer {
+            lineage,
+            replica: h.replica,
+            logged: h.logged,
+            chain: h.chain,
+            applied_bound: if h.ring {
+                h.applied.seq
+            } else {
+                h.applied.seq.max(h.horizon.seq)
+            },
+            syncing: h.redo,
+        }
+    }
 }
 
 /// What this primary has.

@@ -24,17 +24,18 @@ use super::{
     meet::{self, Peer, Primary, Verdict, Why},
     resync::Copies,
     sender::Sender,
+    SessionId,
 };
 use crate::{
-    group::{Replica, SyncKind, Volume},
+    group::{Name, Replica, SyncKind, Volume},
     log::superblock::{Superblock, SyncState, Tail},
     node::{
         durable::links::{self, NoSlot},
         links::LinkId,
         Memory, Node,
     },
-    units::{Chain, HostId, Position, Sector, Seq, VolumeId},
-    wire::{Progress, Start, WireError},
+    units::{Chain, GroupUuid, HostId, Position, Sector, Seq, VolumeId},
+    wire::{Progress, Start, WelcomeHead, WireError},
 };
 
 /// How a peer is brought to what this host has.
@@ -179,12 +180,33 @@ impl Decision {
     }
 
     /// Returns what the welcome says.
-    pub fn start(&self) -> Start {
+    fn start(&self) -> Start {
         match (self.begins(), self.sync) {
             (Some(Kind::Full), _) => Start::SyncBegins,
             (Some(Kind::AssumeClean), _) => Start::AssumeClean,
             (None, Some(_)) => Start::SyncGoesOn,
             (None, None) => Start::Resume,
+        }
+    }
+
+    /// Returns the welcome to a session. `head`: this host's newest record.
+    pub fn welcome(
+        &self,
+        group: GroupUuid,
+        group_name: Name,
+        session: SessionId,
+        head: Position,
+    ) -> WelcomeHead {
+        WelcomeHead {
+            features: 0,
+            session: SessionId::to_wire(Some(session)),
+            group,
+            group_name,
+            resume: self.resume,
+            fork: self.fork,
+            fork_chain: self.fork_chain,
+            head,
+            start: self.start(),
         }
     }
 

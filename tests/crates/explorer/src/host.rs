@@ -26,7 +26,9 @@ use replicate_core::{
         Log, Memory, Role, Start,
     },
     record::chain_record,
-    session::{primary::Ready, receiver::Receiver, sender::Sender, syncs::Syncs},
+    session::{
+        primary::Ready, receiver::Receiver, secondary::Agreed, sender::Sender, syncs::Syncs,
+    },
     units::{Chain, Range, Record, Seq},
 };
 
@@ -68,11 +70,8 @@ pub enum Why {
     Recovered,
     Checkpoint(Update),
     Horizon(Seq, bool),
-    /// A peer's lineage, which drops all above `fork`.
-    Adopt {
-        fork: Seq,
-        session: u8,
-    },
+    /// Secondary: what it agreed to.
+    Adopt(Agreed, u8),
     /// Primary: what follows from a welcome.
     SessionBegan(Ready),
     /// Primary: the recorded sync counts for nothing, another one begins.
@@ -81,8 +80,6 @@ pub enum Why {
     SyncEnds,
     /// Primary: a sync is over.
     SyncOver,
-    /// Secondary: inconsistent, starts anew.
-    SyncRestart(Seq, Chain, u8),
     TakeOver(Seq),
 }
 

@@ -3,18 +3,16 @@
 //! The wire: handshake, records, acknowledgements, region copies. Decided and planned by the core.
 
 use replicate_core::{
-    group::{Replica, Volume},
+    group::Volume,
     log::recovery::Epochs,
     node::{
-        applied::Point,
         durable::links,
-        inbound::{Refused, Stated as Moment},
+        inbound::{Refused, Stated},
         secondary::Acks,
-        Log,
     },
     session::{
         credit::Supply,
-        meet::{judge, Peer as Stated, Primary, Verdict},
+        meet::{judge, Peer, Primary, Verdict},
         primary::{decide, Decision, Kind, Promise, Refusal, Resync},
         receiver::{progress, End, Fate, Meaning, Next, Reply},
         resync::{Copied, CopyItem},
@@ -59,7 +57,7 @@ pub const SUPPLY: Supply = Supply {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Welcome {
     /// When the secondary stated what this answers.
-    pub stated: Option<Moment>,
+    pub stated: Option<Stated>,
     pub session: u8,
     /// The primary's history.
     pub history: Sb,
@@ -74,36 +72,6 @@ fn known(mine: &Primary<'_>, seq: Seq) -> bool {
 }
 
 impl World {
-    /// What `peer` states of itself.
-    fn stated(peer: &Host) -> Stated<'_> {
-        let on = peer.on();
-        let redo = matches!(&on.node.log, Log::NoRing(n) if n.redo_durable);
-        // What memory does not know the checkpoint knows.
-        let checkpoint = Point {
-            seq: peer.sb.applied,
-            chain: peer.sb.applied_chain,
-        };
-        let logged = on.node.logged_end().unwrap_or(checkpoint);
-        let theirs = peer.sb.lineage();
-        Stated {
-            lineage: theirs,
-            replica: if theirs.is_empty() {
-                Replica::Empty
-            } else if peer.sb.inconsistent || redo {
-                Replica::Inconsistent
-            } else {
-                Replica::Consistent
-            },
-            logged: Position {
-                epoch: theirs.at(logged.seq).map(|e| e.id).unwrap_or_default(),
-                seq: logged.seq,
-            },
-            chain: logged.chain,
-            applied_bound: on.node.applied_bound(),
-            syncing: redo,
-        }
-    }
-
     /// What the running primary decides about its secondary. `sync`: what was asked for or is recorded.
     pub fn decide(&self, cfg: &Config, sync: Option<Resync>) -> Result<Decision, Refusal> {
         let p = &self.hosts[P];
@@ -117,7 +85,8 @@ impl World {
         let start = |_: Kind| node.sync_start();
         let chain = |seq| known(&mine, seq).then(|| p.chain_at(seq)).flatten();
         let slot = p.sb.link_sync();
-        let peer = Self::stated(&self.hosts[S]);
+        let stated = self.hosts[S].stated();
+        let peer = Peer::of(&stated, self.hosts[S].sb.lineage());
         decide(&mine, &peer, sync, slot, first, start, chain)
     }
 
@@ -136,7 +105,8 @@ impl World {
             head,
             oldest,
         };
-        judge(&primary, &Self::stated(peer), |seq| {
+        let peer = Peer::of(&peer.stated(), peer.sb.lineage());
+        judge(&primary, &peer, |seq| {
             known(&primary, seq).then(|| chain(seq)).flatten()
         })
     }

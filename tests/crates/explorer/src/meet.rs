@@ -3,39 +3,82 @@
 //! How two hosts meet: judgement, welcome, the superblocks before the session, and its end.
 
 use replicate_core::{
-    group::Volume,
-    log::{recovery::Outcome, superblock::Tail},
+    group::{Name, Volume},
+    log::recovery::Outcome,
     node::{
         durable::{
             self,
-            adopt::{self, AdoptError, Restart},
+            adopt::{AdoptError, History},
         },
-        secondary::{BadTerms, Terms},
-        Log,
+        inbound::Stated,
+        phase::Phase,
+        secondary::BadTerms,
     },
     session::{
-        meet::{may_adopt, Why as Reason},
+        meet::Why as Reason,
         primary::{First, Kind, Ready, Refusal},
         receiver::{progress, Receiver},
+        secondary::{may_follow, state, Agreed, Agreement, NotTaken, Offer},
         SessionId,
     },
-    units::{Bytes, Seq, VolumeId},
+    units::{Seq, VolumeId},
+    wire::StateHead,
 };
 
 use crate::{
     config::Config,
-    host::{Why, LINK},
+    host::{Host, Why, LINK},
     link::{Welcome, SUPPLY},
     sb::{group, GROUP},
     world::{broken, Broken, Step, World, P, S},
 };
 
-/// What the welcome says of the primary's history.
-fn history(w: &Welcome) -> adopt::History<'_> {
-    adopt::History {
-        group: GROUP,
-        name: group(),
-        lineage: w.history.lineage(),
+impl Host {
+    /// What it states of itself.
+    pub fn stated(&self) -> StateHead {
+        state(&self.on().node, self.sb.bytes())
+    }
+
+    /// Whether it may follow a primary.
+    fn may_follow(&self) -> bool {
+        let node = &self.on().node;
+        let volumes = node.volumes.iter().map(|(_, v)| v.state());
+        may_follow(node, Phase::Active, volumes).is_ok()
+    }
+
+    /// Takes up a welcome, and reads the log where it must. `None`: it has to wait.
+    fn agree(&mut self, w: &Welcome, stated: Stated) -> Result<Option<Agreed>, NotTaken> {
+        let session = SessionId::from_wire(u64::from(w.session)).expect("a number");
+        let d = w.promise.decision();
+        // The primary's newest record is for status only: each would be a state of its own.
+        let welcome = d.welcome(GROUP, group(), session, d.fork);
+        // Both have devices of the same size.
+        let here = |name: &Name| w.history.volumes().find(|v| v.name == *name);
+        let offer = Offer::of(&welcome, self.sb.bytes().group())?;
+        let fitting = offer.fits(self.sb.bytes(), w.history.volumes(), here)?;
+        let theirs = w.history.lineage();
+        let on = self.on.as_mut().expect("host is up");
+        let adoption = fitting.take_up(&mut on.node, self.sb.bytes(), &theirs, LINK, stated)?;
+        let moves =
+            on.node.applier.round().is_some() || on.checkpoint.is_some() || !on.copying.is_empty();
+        if moves || adoption.waits_for(&on.node)?.is_some() {
+            return Ok(None);
+        }
+        match adoption.agree(&on.node)? {
+            Agreement::Agreed(agreed) => Ok(Some(agreed)),
+            Agreement::Unread(unread) => {
+                let found = self.log.scan(&self.sb.tail, unread.proven(), &theirs, true);
+                if found.flush {
+                    self.log.flush();
+                }
+                let (head, place, chain) = match found.outcome {
+                    Outcome::Head { head, place, chain } => (head, place, chain),
+                    Outcome::Corrupt { missing, .. } => return Err(NotTaken::LogEnds(missing)),
+                    Outcome::Unreadable { .. } => return Err(NotTaken::LogEnds(Seq::NONE)),
+                };
+                unread.found(head, place, chain).map(Some)
+            }
+        }
     }
 }
 
@@ -45,6 +88,7 @@ impl World {
             let on = self.hosts[s].on.as_ref();
             on.is_some_and(|o| o.session.is_none() && o.taking.is_none() && !o.node.has_failed())
         };
+        let follows = || self.hosts[S].may_follow();
         // Each host goes through one handshake at a time, to its end.
         let busy = |s: usize| {
             matches!(
@@ -55,12 +99,11 @@ impl World {
                         | Why::SyncOver
                         | Why::SyncForgets
                         | Why::SyncEnds
-                        | Why::Adopt { .. }
-                        | Why::SyncRestart(..)
+                        | Why::Adopt(..)
                 ))
             )
         };
-        up(P) && up(S) && self.welcome.is_none() && !busy(P) && !busy(S)
+        up(P) && up(S) && follows() && self.welcome.is_none() && !busy(P) && !busy(S)
     }
 
     /// The primary decides about the secondary, and welcomes it.
@@ -198,8 +241,7 @@ impl World {
     pub fn welcomed(&mut self) -> Step {
         let w = self.welcome.clone().expect("a welcome");
         let h = &mut self.hosts[S];
-        if !h.is_idle() || h.on().session.is_some() || w.ready.is_some() || h.on().node.has_failed()
-        {
+        if h.pending.is_some() || h.on().session.is_some() || w.ready.is_some() {
             return Ok(false);
         }
         let Some(stated) = w.stated else {
@@ -207,12 +249,17 @@ impl World {
             self.welcome = None;
             return Ok(true);
         };
-        let d = w.promise.decision();
-        let begins = d.begins().is_some();
-        let succession = may_adopt(&h.sb.lineage(), &w.history.lineage(), begins);
-        let succession = match succession {
-            Ok(s) => s,
-            Err(_) if self.ghost.took => {
+        let agreed = match h.agree(&w, stated) {
+            Ok(Some(agreed)) => agreed,
+            Ok(None) => return Ok(false),
+            // Its log begins in an epoch that the primary knows no more. Each session is refused until a checkpoint has stated
+            // a later tail; where none can, the link needs a synchronisation.
+            Err(NotTaken::History(AdoptError::Folded)) => return Ok(false),
+            Err(NotTaken::Adoption(_) | NotTaken::Terms(BadTerms::SyncEnded)) => {
+                self.welcome = None;
+                return Ok(true);
+            }
+            Err(NotTaken::Terms(BadTerms::Histories(_))) if self.ghost.took => {
                 self.welcome = None;
                 return Ok(true);
             }
@@ -222,143 +269,49 @@ impl World {
                 ))
             }
         };
-        if begins {
-            let (start, chain) = (d.resume.prev(), d.fork_chain.unwrap_or_default());
-            // The applier stands still: no round, copy or checkpoint is in progress.
-            let checkpoints = h.on().checkpoint.is_some();
-            if h.on().node.applier.round().is_some()
-                || !h.on().node.copies.is_empty()
-                || checkpoints
-            {
-                return Ok(false);
-            }
-            let begun = h.on_mut().node.adoption_begins(LINK, stated, succession);
-            if begun.is_err() {
-                self.welcome = None;
-                return Ok(true);
-            }
-            let (offset, lap) = match &h.on().node.log {
-                Log::Ring(r) => (r.ring.offset(r.ring.head()), r.ring.lap(r.ring.head())),
-                Log::NoRing(_) => (Bytes(0), 0),
-            };
-            let restart = Restart {
-                start: w.history.lineage().position(start).unwrap_or_default(),
-                chain,
-                tail: Tail {
-                    offset,
-                    lap,
-                    ..Tail::default()
-                },
-                sync: true,
-                time_ns: 0,
-            };
-            let edited =
-                h.sb.edit(|sb| adopt::restart(sb, &history(&w), w.history.volumes(), &restart));
-            let sb = edited.expect("the history is short");
-            h.pending = Some((sb, Why::SyncRestart(start, chain, w.session)));
+        if !agreed.is_news(h.sb.bytes(), w.history.volumes()) {
+            self.secondary_joins(&agreed, w.session)?;
             return Ok(true);
         }
-        let terms = Terms {
-            fork: d.fork.seq,
-            fork_chain: d.fork_chain,
-            resume: d.resume,
-            sync: d.sync.is_some(),
-            succession,
+        let history = History {
+            group: GROUP,
+            name: group(),
+            lineage: w.history.lineage(),
         };
-        match h.on().node.check_terms(&terms) {
-            Ok(()) => {}
-            Err(BadTerms::Histories(_)) if self.ghost.took => {
-                self.welcome = None;
-                return Ok(true);
-            }
-            Err(BadTerms::SyncEnded) => {
-                self.welcome = None;
-                return Ok(true);
-            }
-            Err(why) => {
-                return broken(format!(
-                    "P4: the replica cannot follow its primary: {why:?}"
-                ))
-            }
+        let recorded =
+            h.sb.edit(|sb| agreed.record(sb, &history, w.history.volumes(), 0));
+        match recorded {
+            Ok(sb) => h.pending = Some((sb, Why::Adopt(agreed, w.session))),
+            Err(why) => return broken(format!("P4: the history is refused: {why}")),
         }
-        let resumed = w.history.line != h.sb.line;
-        let commit = h.on().node.adopted_commit(d.fork.seq);
-        let edited = resumed.then(|| {
-            h.sb.edit(|sb| adopt::resume(sb, &history(&w), w.history.volumes(), commit))
-        });
-        // Its log begins in an epoch that the primary knows no more. Each session is refused until a checkpoint has stated
-        // a later tail; where none can, the link needs a synchronisation.
-        if let Some(Err(AdoptError::Folded)) = edited {
-            return Ok(false);
-        }
-        let begun = h.on_mut().node.adoption_begins(LINK, stated, succession);
-        if begun.is_err() {
-            self.welcome = None;
-            return Ok(true);
-        }
-        let Some(edited) = edited else {
-            self.truncate(d.fork.seq)?;
-            self.secondary_joins(w.session)?;
-            return Ok(true);
-        };
-        let sb = match edited {
-            Ok(sb) => sb,
-            Err(why) => return broken(format!("P4: the lineage is refused: {why}")),
-        };
-        h.pending = Some((
-            sb,
-            Why::Adopt {
-                fork: d.fork.seq,
-                session: w.session,
-            },
-        ));
         Ok(true)
     }
 
-    /// The lineage is durable: what lies above the fork is dropped.
-    pub fn truncate(&mut self, fork: Seq) -> Result<(), Broken> {
-        let h = &mut self.hosts[S];
-        let rescan = h.on().node.must_rescan(fork);
-        let place = if rescan {
-            match h.scan(true).outcome {
-                Outcome::Head { place, chain, .. } => Some((place, chain)),
-                Outcome::Corrupt { .. } | Outcome::Unreadable { .. } => {
-                    return broken("a scan under the new lineage calls the log corrupt")
-                }
+    /// The welcome is durable: both ends enter the session, if the primary still stands by it.
+    pub fn secondary_joins(&mut self, agreed: &Agreed, session: u8) -> Result<(), Broken> {
+        let s = self.hosts[S].on_mut();
+        let begun = match agreed.begin(&mut s.node) {
+            Ok(begun) => begun,
+            Err(why) => {
+                return broken(format!(
+                    "P4: the replica cannot follow its primary: {why:?}"
+                ))
             }
-        } else {
-            None
         };
-        if !h.on_mut().node.truncate(fork, place) {
-            return broken("P4: the replica applied what its primary lost");
-        }
-        Ok(())
-    }
-
-    /// Both ends enter the session, if the primary still stands by its welcome.
-    pub fn secondary_joins(&mut self, session: u8) -> Result<(), Broken> {
         // Another welcome may be under way by now: its connection begins its own handshake.
         let Some(w) = self.welcome.take_if(|w| w.session == session) else {
-            self.hosts[S].on_mut().node.adoption_failed(LINK);
+            s.node.inbound_ended(LINK);
             return Ok(());
         };
-        let s = self.hosts[S].on_mut();
-        let id = SessionId::from_wire(u64::from(session)).expect("a number");
-        let owner = s.node.session_began(LINK, id);
-        let (resume, head) = {
-            let d = w.promise.decision();
-            (d.resume, d.fork.seq)
-        };
-        s.receiver = owner.map(|owner| Receiver::new(owner, resume, head));
+        let mut receiver = Receiver::new(begun.owner, begun.resume, begun.head);
+        receiver.grow_credit(&s.node, &SUPPLY);
+        let credit = receiver.credit();
+        s.receiver = Some(receiver);
         s.arrived.clear();
         s.session = Some(w.session);
-        if let Some(r) = &mut s.receiver {
-            r.grow_credit(&s.node, &SUPPLY);
-        }
-        let credit = s.receiver.as_mut().map(Receiver::credit);
         let has = progress(s.node.acks());
         self.welcome = Some(Welcome {
-            ready: Some((has, credit.unwrap_or_default())),
+            ready: Some((has, credit)),
             ..w
         });
         let peer = self.hosts[S].sb.bytes().host();

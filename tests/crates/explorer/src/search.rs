@@ -146,13 +146,7 @@ impl World {
             return;
         };
         // While a new lineage or a sync's beginning is being made durable nothing else starts.
-        let held = matches!(
-            h.pending,
-            Some((
-                _,
-                Why::Adopt { .. } | Why::SyncRestart(..) | Why::TakeOver(_)
-            ))
-        );
+        let held = matches!(h.pending, Some((_, Why::Adopt(..) | Why::TakeOver(_))));
         if s == P && usize::from(self.ghost.script) < cfg.script.len() {
             all.push(Ev::App);
         }

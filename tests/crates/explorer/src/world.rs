@@ -378,10 +378,7 @@ impl World {
             Why::Horizon(horizon, redo) => {
                 self.hosts[s].on_mut().node.horizon_durable(horizon, redo)
             }
-            Why::Adopt { fork, session } => {
-                self.truncate(fork)?;
-                self.secondary_joins(session)?;
-            }
+            Why::Adopt(agreed, session) => self.secondary_joins(&agreed, session)?,
             Why::SessionBegan(ready) => self.session_recorded(&ready)?,
             Why::SyncForgets => {}
             Why::SyncEnds => {
@@ -396,10 +393,6 @@ impl World {
                     let change = sender.sync_over(&mut on.node);
                     return self.follow(cfg, change);
                 }
-            }
-            Why::SyncRestart(start, chain, session) => {
-                self.hosts[s].on_mut().node.restart_at(start, chain, true);
-                self.secondary_joins(session)?;
             }
             Why::TakeOver(end) => return self.taken_over(cfg, end),
         }
