@@ -19,33 +19,39 @@ pub use search::{explore, Found};
 use std::{collections::BTreeMap, rc::Rc};
 
 use replicate_core::{
-    group::Mode,
+    group::{Mode, Volume},
     log::{
-        recovery::Epochs,
         ring::{Index, Mark, Place, Ring},
         writer::Writer,
     },
-    node::{
-        inbound::Stated,
-        links::{LinkId, Positions},
-        secondary::Acks,
-        Log, Role, Start,
-    },
+    node::{durable::start, inbound::Stated, links::Positions, secondary::Acks, Log, Role, Start},
     record::chain_record,
-    session::{receiver::Receiver, sender::Sender},
-    units::{Bytes, Chain, EpochId, Record, Seq, VolumeId},
+    session::{primary::Promise, receiver::Receiver, secondary::Adoption, sender::Sender},
+    units::{Bytes, Chain, Record, Sector, Seq, VolumeId},
     wire::Credit,
 };
 
 use crate::{
+    config::BLOCK_SECTORS,
     disk::{Value, LOG_BLOCK},
     host::{Mem, Node},
-    sb::epoch_id,
+    sb::{group, Sb},
 };
 
 /// Blocks of the one volume.
 pub const BLOCKS: usize = 2;
-const RING: u64 = (2 << 20) + 16 * 69632;
+/// Size of the ring.
+pub const RING: u64 = (2 << 20) + 16 * 69632;
+
+/// The one volume.
+pub fn volume() -> Volume {
+    Volume {
+        name: group(),
+        size: Sector(BLOCKS as u64 * u64::from(BLOCK_SECTORS)),
+        logical_block: 512,
+        ..Volume::default()
+    }
+}
 
 /// What is explored.
 #[derive(Clone, Debug)]
@@ -67,31 +73,6 @@ pub struct Cluster {
     pub log_errors: u8,
     /// Messages under way in one direction.
     pub queue: usize,
-}
-
-/// An epoch: its number, its first seq, and whether a takeover began it.
-pub type Epoch = (u8, u64, bool);
-
-/// A lineage.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Line(pub Vec<Epoch>);
-
-impl Line {
-    /// Number of the epoch of `seq`; 0: none.
-    pub fn at(&self, seq: Seq) -> u8 {
-        let own = self.0.iter().rev().find(|e| e.1 <= seq.0);
-        own.map_or(0, |e| e.0)
-    }
-}
-
-impl Epochs for Line {
-    fn epoch_of(&self, seq: Seq) -> (EpochId, Seq) {
-        let next = self.0.iter().find(|e| e.1 > seq.0);
-        (
-            epoch_id(self.at(seq)),
-            next.map_or(Seq(u64::MAX), |e| Seq(e.1 - 1)),
-        )
-    }
 }
 
 /// A log write on stable storage.
@@ -134,8 +115,7 @@ pub struct On {
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
-    pub primary: bool,
-    pub line: Line,
+    pub sb: Sb,
     pub log: Vec<Laid>,
     pub vol: [Value; BLOCKS],
     /// Its log failed when it held so much.
@@ -149,13 +129,12 @@ pub struct Welcome {
     pub session: u8,
     pub from: usize,
     pub to: usize,
-    pub line: Line,
-    pub fork: Seq,
-    pub fork_chain: Option<Chain>,
-    pub resume: Seq,
+    /// The primary's history.
+    pub history: Sb,
+    pub promise: Promise,
     pub stated: Stated,
-    /// Its adoption began.
-    pub taken_up: bool,
+    /// Once it was taken up.
+    pub adoption: Option<Adoption>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -209,7 +188,7 @@ pub enum Ev {
     Boot(usize),
     TakeOver(usize),
     TakenOver(usize),
-    /// State, judgement, welcome.
+    /// State, decision, welcome.
     Connect(usize),
     /// The secondary takes up the welcome.
     TakeUp(usize),
@@ -248,35 +227,34 @@ impl Host {
         last.map_or(Seq::NONE, |r| r.seq)
     }
 
-    /// Where the next log write goes after a start.
-    pub fn place(&self) -> Place {
-        self.log
-            .last()
-            .map_or(Place(0), |l| Place(l.mark.place.0 + l.length))
-    }
-
-    /// Chain value after the last record on stable storage.
-    pub fn chain(&self) -> Chain {
-        let all = self.log.iter().flat_map(|l| &l.records);
-        all.fold(Chain(0), |c, r| chain_record(c, r).expect("it was logged"))
+    /// What a scan under the lineage of `sb` finds: log writes, the last record, where the next one goes, the chain value there.
+    pub fn scan(&self, sb: &Sb) -> (Vec<Laid>, Seq, Place, Chain) {
+        let mut log = self.log.clone();
+        for laid in &mut log {
+            let known = |r: &Record| sb.epoch(r.seq) == self.sb.epoch(r.seq);
+            laid.records.retain(known);
+        }
+        log.retain(|l| !l.records.is_empty());
+        let end = |l: &Laid| Place(l.mark.place.0 + l.length);
+        let place = log.last().map_or(Place(0), end);
+        let all = || log.iter().flat_map(|l| &l.records);
+        let head = all().last().map_or(Seq::NONE, |r| r.seq);
+        let chain = all().fold(Chain(0), |c, r| chain_record(c, r).expect("it was logged"));
+        (log, head, place, chain)
     }
 
     /// Starts: as after a scan that found all that is durable. Nothing was checkpointed, so all of it is replayed.
     pub fn boot(&mut self, cfg: &Cluster) {
-        let head = self.durable();
-        let ring = Ring::new(Bytes(RING), LOG_BLOCK, Place(0), self.place());
+        let (_, head, place, chain) = self.scan(&self.sb);
+        let ring = Ring::new(Bytes(RING), LOG_BLOCK, Place(0), place);
         let mut index = Index::new([Mark::default(); 6]);
         for laid in &self.log {
             index.push(laid.mark);
         }
         let mut positions = Positions::new([None; 3]);
-        for (l, ends) in cfg.links.iter().enumerate() {
-            let me = ends.0 == usize::MAX;
-            debug_assert!(!me);
-            positions.set(LinkId(l as u8), cfg.mode, None);
-        }
+        start::positions(self.sb.bytes(), head, &mut positions);
         let start = Start {
-            role: if self.primary {
+            role: if self.sb.primary {
                 Role::Primary
             } else {
                 Role::Secondary
@@ -284,7 +262,7 @@ impl Host {
             applied: Seq::NONE,
             chain: Chain(0),
             head,
-            head_chain: self.chain(),
+            head_chain: chain,
         };
         let log = Log::Ring(Writer::new(ring, index, head, false));
         let mut node: Node = replicate_core::node::Node::<Mem>::new(
@@ -314,10 +292,9 @@ impl Host {
 
 impl State {
     pub fn new(cfg: &Cluster) -> State {
-        let host = |primary: bool| {
+        let host = |h: usize| {
             let mut h = Host {
-                primary,
-                line: Line(vec![(1, 1, false)]),
+                sb: Sb::of_cluster(h, cfg),
                 log: Vec::new(),
                 vol: [0; BLOCKS],
                 failed_at: None,
@@ -327,7 +304,7 @@ impl State {
             Rc::new(h)
         };
         State {
-            hosts: (0..cfg.hosts).map(|h| host(h == 0)).collect(),
+            hosts: (0..cfg.hosts).map(host).collect(),
             wires: vec![Wire::default(); cfg.links.len()],
             truth: Truth {
                 hist: Rc::default(),
@@ -348,15 +325,15 @@ impl State {
     }
 
     /// The record that a history has at `seq`.
-    pub fn record(&self, line: &Line, seq: Seq) -> Option<Record> {
-        self.truth.hist.get(&(line.at(seq), seq.0)).copied()
+    pub fn record(&self, sb: &Sb, seq: Seq) -> Option<Record> {
+        self.truth.hist.get(&(sb.epoch(seq), seq.0)).copied()
     }
 
     /// Chain value of a history after `seq`; `None` where it has no such record.
-    pub fn chain(&self, line: &Line, seq: Seq) -> Option<Chain> {
+    pub fn chain(&self, sb: &Sb, seq: Seq) -> Option<Chain> {
         let mut chain = Chain(0);
         for s in 1..=seq.0 {
-            chain = chain_record(chain, &self.record(line, Seq(s))?).ok()?;
+            chain = chain_record(chain, &self.record(sb, Seq(s))?).ok()?;
         }
         Some(chain)
     }

@@ -11,14 +11,16 @@ use replicate_core::{
             adopt::{AdoptError, History},
         },
         inbound::Stated,
+        links::LinkId,
         phase::Phase,
         secondary::BadTerms,
+        Memory, Node,
     },
     session::{
         meet::Why as Reason,
-        primary::{First, Kind, Ready, Refusal},
+        primary::{Decision, First, Kind, Ready, Refusal},
         receiver::{progress, Receiver},
-        secondary::{may_follow, state, Agreed, Agreement, NotTaken, Offer},
+        secondary::{may_follow, state, Adoption, Agreed, Agreement, NotTaken, Offer},
         SessionId,
     },
     units::{Seq, VolumeId},
@@ -29,9 +31,38 @@ use crate::{
     config::Config,
     host::{Host, Why, LINK},
     link::{Welcome, SUPPLY},
-    sb::{group, GROUP},
+    sb::{group, Sb, GROUP},
     world::{broken, Broken, Step, World, P, S},
 };
+
+/// The secondary's first steps with a welcome of the primary whose superblock is `theirs`, come on a link as the answer to what
+/// was stated.
+pub fn take_up<M: Memory>(
+    here: &Sb,
+    node: &mut Node<M>,
+    theirs: &Sb,
+    d: &Decision,
+    session: u8,
+    (link, stated): (LinkId, Stated),
+) -> Result<Adoption, NotTaken> {
+    let session = SessionId::from_wire(u64::from(session)).expect("a number");
+    // The primary's newest record is for status only: each would be a state of its own.
+    let welcome = d.welcome(GROUP, group(), session, d.fork);
+    // Both have devices of the same size.
+    let attached = |name: &Name| theirs.volumes().find(|v| v.name == *name);
+    let offer = Offer::of(&welcome, here.bytes().group())?;
+    let fitting = offer.fits(here.bytes(), theirs.volumes(), attached)?;
+    fitting.take_up(node, here.bytes(), &theirs.lineage(), link, stated)
+}
+
+/// The history that a welcome brings.
+pub fn history(theirs: &Sb) -> History<'_> {
+    History {
+        group: GROUP,
+        name: group(),
+        lineage: theirs.lineage(),
+    }
+}
 
 impl Host {
     /// What it states of itself.
@@ -48,17 +79,16 @@ impl Host {
 
     /// Takes up a welcome, and reads the log where it must. `None`: it has to wait.
     fn agree(&mut self, w: &Welcome, stated: Stated) -> Result<Option<Agreed>, NotTaken> {
-        let session = SessionId::from_wire(u64::from(w.session)).expect("a number");
-        let d = w.promise.decision();
-        // The primary's newest record is for status only: each would be a state of its own.
-        let welcome = d.welcome(GROUP, group(), session, d.fork);
-        // Both have devices of the same size.
-        let here = |name: &Name| w.history.volumes().find(|v| v.name == *name);
-        let offer = Offer::of(&welcome, self.sb.bytes().group())?;
-        let fitting = offer.fits(self.sb.bytes(), w.history.volumes(), here)?;
-        let theirs = w.history.lineage();
         let on = self.on.as_mut().expect("host is up");
-        let adoption = fitting.take_up(&mut on.node, self.sb.bytes(), &theirs, LINK, stated)?;
+        let d = w.promise.decision();
+        let adoption = take_up(
+            &self.sb,
+            &mut on.node,
+            &w.history,
+            d,
+            w.session,
+            (LINK, stated),
+        )?;
         let moves =
             on.node.applier.round().is_some() || on.checkpoint.is_some() || !on.copying.is_empty();
         if moves || adoption.waits_for(&on.node)?.is_some() {
@@ -67,7 +97,9 @@ impl Host {
         match adoption.agree(&on.node)? {
             Agreement::Agreed(agreed) => Ok(Some(agreed)),
             Agreement::Unread(unread) => {
-                let found = self.log.scan(&self.sb.tail, unread.proven(), &theirs, true);
+                let found =
+                    self.log
+                        .scan(&self.sb.tail, unread.proven(), &w.history.lineage(), true);
                 if found.flush {
                     self.log.flush();
                 }
@@ -273,13 +305,9 @@ impl World {
             self.secondary_joins(&agreed, w.session)?;
             return Ok(true);
         }
-        let history = History {
-            group: GROUP,
-            name: group(),
-            lineage: w.history.lineage(),
-        };
+        let volumes = w.history.volumes();
         let recorded =
-            h.sb.edit(|sb| agreed.record(sb, &history, w.history.volumes(), 0));
+            h.sb.edit(|sb| agreed.record(sb, &history(&w.history), volumes, 0));
         match recorded {
             Ok(sb) => h.pending = Some((sb, Why::Adopt(agreed, w.session))),
             Err(why) => return broken(format!("P4: the history is refused: {why}")),

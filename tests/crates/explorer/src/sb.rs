@@ -21,14 +21,23 @@ use replicate_core::{
         ring::{Mark, Place},
         superblock::{Format, Superblock, SyncState, Tail},
     },
-    node::durable::{
-        grow::{GrowError, Limits},
-        links, start,
+    node::{
+        durable::{
+            grow::{GrowError, Limits},
+            links, start,
+        },
+        links::LinkId,
     },
     units::{Bytes, Chain, EpochId, GroupUuid, HostId, Seq, VolumeId},
 };
 
-use crate::{config::Config, disk::Epoch, host::LINK, search::Mix};
+use crate::{
+    cluster::{self, Cluster},
+    config::Config,
+    disk::Epoch,
+    host::LINK,
+    search::Mix,
+};
 
 /// The group that the hosts share.
 pub const GROUP: GroupUuid = GroupUuid([8; 16]);
@@ -97,28 +106,40 @@ impl Deref for Sb {
     }
 }
 
+fn formatted(host: u8, ring: bool) -> Vec<u8> {
+    let mut bytes = vec![0; SUPERBLOCK_BYTES];
+    let sb = Superblock::mut_from(&mut bytes).expect("large enough");
+    sb.format(&Format {
+        host: HostId([host; 16]),
+        device: Bytes(64 << 20),
+        physical_block: 4096,
+        ring,
+    })
+    .expect("formatted");
+    bytes
+}
+
+/// The group's history begins.
+fn begins(sb: &mut Superblock) {
+    sb.set_group(GROUP, group());
+    let first = Entered {
+        id: epoch_id(1),
+        first: Seq(1),
+        ..Entered::default()
+    };
+    sb.push_epoch(first).expect("the first epoch");
+    sb.set_consistent(false);
+}
+
 impl Sb {
     /// The superblock of a host before its first start in the run. `known`: its volumes are a state of the history.
     pub fn new(cfg: &Config, primary: bool, known: bool, ring: u64, place: Place) -> Sb {
-        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        // Whether the host has a ring is the model's, too.
+        let with_ring = primary || cfg.peer != Some(crate::config::Peer::NoRing);
+        let mut bytes = formatted(if primary { 1 } else { 2 }, with_ring);
         let sb = Superblock::mut_from(&mut bytes).expect("large enough");
-        sb.format(&Format {
-            host: HostId([if primary { 1 } else { 2 }; 16]),
-            device: Bytes(64 << 20),
-            physical_block: 4096,
-            // Whether the host has one is the model's, too.
-            ring: primary || cfg.peer != Some(crate::config::Peer::NoRing),
-        })
-        .expect("formatted");
         if known {
-            sb.set_group(GROUP, group());
-            let first = Entered {
-                id: epoch_id(1),
-                first: Seq(1),
-                ..Entered::default()
-            };
-            sb.push_epoch(first).expect("the first epoch");
-            sb.set_consistent(false);
+            begins(sb);
         }
         sb.set_role(if primary {
             Recorded::Primary
@@ -155,6 +176,30 @@ impl Sb {
             assert!(sb.set_link(usize::from(LINK.0), Some(&link)));
         }
         Sb::intern(bytes, ring)
+    }
+
+    /// The superblock of host `h` of a cluster: all have the same history, of which nothing was written yet.
+    pub fn of_cluster(h: usize, cfg: &Cluster) -> Sb {
+        let mut bytes = formatted(h as u8 + 1, true);
+        let sb = Superblock::mut_from(&mut bytes).expect("large enough");
+        begins(sb);
+        sb.set_role(if h == 0 {
+            Recorded::Primary
+        } else {
+            Recorded::Secondary
+        });
+        sb.set_tail(Tail {
+            seq: Seq(1),
+            ..Tail::default()
+        });
+        sb.adopt_volume(cluster::volume()).expect("a new volume");
+        for (l, ends) in cfg.links.iter().enumerate() {
+            if ends.0 == h || ends.1 == h {
+                let name = Name::new(format!("l{l}").as_bytes()).expect("a name");
+                links::add(sb, LinkId(l as u8), name, cfg.mode, 0).expect("a slot");
+            }
+        }
+        Sb::intern(bytes, cluster::RING)
     }
 
     fn intern(bytes: Vec<u8>, ring: u64) -> Sb {
@@ -241,6 +286,17 @@ impl Sb {
 }
 
 impl Said {
+    /// Number of the epoch of `seq`; 0: none.
+    pub fn epoch(&self, seq: Seq) -> u8 {
+        let own = self.line.iter().rev().find(|e| e.1 <= seq.0);
+        own.map_or(0, |e| e.0)
+    }
+
+    /// Number of the newest epoch; 0: none.
+    pub fn newest(&self) -> u8 {
+        self.line.last().map_or(0, |e| e.0)
+    }
+
     fn of(sb: &Superblock, ring: u64) -> Said {
         let tail = sb.tail();
         let link = sb.link(usize::from(LINK.0));

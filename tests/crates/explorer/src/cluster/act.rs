@@ -5,59 +5,41 @@
 use std::rc::Rc;
 
 use replicate_core::{
-    group::{Replica, Volume},
-    lineage::{Before, Entry, Epoch as Entered, Lineage, Reason},
-    node::{apply::Apply, inbound::Refused, links::LinkId, secondary::Terms, Log, Role},
+    node::{
+        apply::Apply,
+        durable::{
+            grow::Limits,
+            takeover::{take_over, TakeOver},
+        },
+        inbound::Refused,
+        links::LinkId,
+        Role,
+    },
     session::{
-        meet::{judge, may_adopt, Peer, Primary, Succession, Verdict, Why},
+        meet::{Peer, Primary, Why},
+        primary::{decide, Decision, Refusal},
         receiver::{progress, End as Ended, Fate, Meaning, Next, Receiver, Reply},
         same_session,
-        sender::{Send, Sender, Told},
+        secondary::{state, Agreement, NotTaken},
+        sender::{Send, Told},
         SessionId,
     },
     units::{Op, Position, Range, Sector, Seq, VolumeId},
     wire::{Envelope, Message},
 };
 
-use super::{Cluster, End, Ev, Laid, Line, Msg, State, Welcome, BLOCKS};
+use super::{volume, Cluster, End, Ev, Laid, Msg, State, Welcome};
 use crate::{
     config::BLOCK_SECTORS,
     host::wid,
     link::SUPPLY,
+    meet::{history, take_up},
     sb::epoch_id,
     world::{broken, Broken, Step},
 };
 
-fn entries(line: &Line) -> Vec<Entry> {
-    let entry = |e: &super::Epoch| {
-        Entry::from(Entered {
-            id: epoch_id(e.0),
-            first: Seq(e.1),
-            reason: if e.2 {
-                Reason::TookOver
-            } else {
-                Reason::Recovered
-            },
-            ..Entered::default()
-        })
-    };
-    line.0.iter().map(entry).collect()
-}
-
-fn lineage(entries: &[Entry]) -> Lineage<'_> {
-    Lineage::new(Before::default(), entries).expect("a lineage")
-}
-
 fn id(link: usize) -> LinkId {
     LinkId(link as u8)
-}
-
-/// The one volume.
-fn volume() -> Volume {
-    Volume {
-        size: Sector(BLOCKS as u64 * u64::from(BLOCK_SECTORS)),
-        ..Volume::default()
-    }
 }
 
 impl State {
@@ -102,7 +84,7 @@ impl State {
             if cfg.cuts.contains(&l) && !w.cut {
                 all.push(Ev::Cut(l));
             }
-            if w.welcome.as_ref().is_some_and(|w| w.taken_up) {
+            if w.welcome.as_ref().is_some_and(|w| w.adoption.is_some()) {
                 all.push(Ev::Adopt(l));
             } else if w.welcome.is_some() {
                 all.push(Ev::TakeUp(l));
@@ -156,9 +138,9 @@ impl State {
             Ev::Boot(h) => {
                 let epoch = self.truth.next_epoch;
                 let host = self.host(h);
-                if host.primary {
-                    let first = host.durable().next();
-                    host.line.0.push((epoch, first.0, false));
+                if host.sb.primary {
+                    let begun = host.sb.begin_life(host.durable(), epoch, Limits::FORMAT);
+                    host.sb = begun.ok().flatten().expect("the history is short");
                     self.truth.next_epoch += 1;
                 }
                 self.host(h).boot(cfg);
@@ -190,9 +172,7 @@ impl State {
                 let w = &mut self.wires[l];
                 w.cut = true;
                 w.to = Default::default();
-                if let Some(to) = w.welcome.take().filter(|w| w.taken_up).map(|w| w.to) {
-                    self.adoption_failed(to, l);
-                }
+                self.end_welcome(l);
                 Ok(true)
             }
         }
@@ -203,11 +183,7 @@ impl State {
         let (a, _) = cfg.links[l];
         let me = usize::from(h != a);
         self.wires[l].to[me].clear();
-        if let Some(w) = self.wires[l].welcome.take() {
-            if w.taken_up {
-                self.adoption_failed(w.to, l);
-            }
-        }
+        self.end_welcome(l);
         if self.end(h, l).is_none() {
             return;
         }
@@ -217,9 +193,20 @@ impl State {
         on.node.inbound_ended(id(l));
     }
 
-    fn adoption_failed(&mut self, h: usize, l: usize) {
-        if self.hosts[h].on.is_some() {
-            self.host(h).on_mut().node.adoption_failed(id(l));
+    /// A welcome that is under way on link `l` comes to nothing, and so does what was promised with it.
+    fn end_welcome(&mut self, l: usize) {
+        let Some(w) = self.wires[l].welcome.take() else {
+            return;
+        };
+        if w.adoption.is_some() && self.hosts[w.to].on.is_some() {
+            self.host(w.to).on_mut().node.adoption_failed(id(l));
+        }
+        if self.hosts[w.from].on.is_some() && self.end(w.from, l).is_none() {
+            self.host(w.from)
+                .on_mut()
+                .node
+                .positions
+                .disconnected(id(l));
         }
     }
 
@@ -244,7 +231,7 @@ impl State {
             return false;
         };
         let record = on.node.window.get(seq).expect("just admitted").record;
-        let key = (host.line.at(seq), seq.0);
+        let key = (host.sb.epoch(seq), seq.0);
         Rc::make_mut(&mut self.truth.hist).insert(key, record);
         self.truth.next_wid += 1;
         self.truth.writes[h] -= 1;
@@ -253,9 +240,8 @@ impl State {
 
     fn log(&mut self, h: usize) -> bool {
         let host = &self.hosts[h];
-        let line = host.line.clone();
         let mut node = host.on().node.clone();
-        let Some(plan) = node.plan_batch(&line) else {
+        let Some(plan) = node.plan_batch(&host.sb.lineage()) else {
             return false;
         };
         let range = plan.first.0..=plan.last.0;
@@ -278,9 +264,8 @@ impl State {
 
     fn log_fails(&mut self, h: usize) -> bool {
         let host = &self.hosts[h];
-        let line = host.line.clone();
         let mut node = host.on().node.clone();
-        let Some(plan) = node.plan_batch(&line) else {
+        let Some(plan) = node.plan_batch(&host.sb.lineage()) else {
             return false;
         };
         node.batch_done(plan.id, false);
@@ -333,11 +318,14 @@ impl State {
         if !host.on().node.takeover_ready(end) {
             return Ok(false);
         }
-        let first = end.next();
-        // As the core's lineage does: what it adopted and has no record of is another history.
-        host.line.0.retain(|e| e.1 <= first.0);
-        host.line.0.push((epoch, first.0, true));
-        host.primary = true;
+        let t = TakeOver {
+            end,
+            epoch: epoch_id(epoch),
+            time_ns: 0,
+            limits: Limits::FORMAT,
+        };
+        let edited = host.sb.edit(|sb| take_over(sb, &t, [volume()].into_iter()));
+        host.sb = edited.expect("the history is short");
         let on = host.on_mut();
         on.node.takeover_done(end);
         on.taking = None;
@@ -355,29 +343,19 @@ impl State {
         (!w.cut && w.welcome.is_none() && free(p) && free(s)).then_some((p, s))
     }
 
-    /// What the primary of a link says to its secondary.
-    pub fn verdict(&self, p: usize, s: usize) -> Verdict {
+    /// What the primary of a link decides about its secondary.
+    pub fn decide(&self, p: usize, s: usize) -> Result<Decision, Refusal> {
         let (ours, theirs) = (&self.hosts[p], &self.hosts[s]);
-        let node = &theirs.on().node;
-        let logged = node.logged_end().unwrap_or_default();
-        let (mine, peer) = (entries(&ours.line), entries(&theirs.line));
-        let stated = Peer {
-            lineage: lineage(&peer),
-            replica: Replica::Consistent,
-            logged: Position {
-                epoch: epoch_id(theirs.line.at(logged.seq)),
-                seq: logged.seq,
-            },
-            chain: logged.chain,
-            applied_bound: node.applied_bound(),
-            syncing: false,
+        let stated = state(&theirs.on().node, theirs.sb.bytes());
+        let peer = Peer::of(&stated, theirs.sb.lineage());
+        let node = &ours.on().node;
+        let mine = Primary {
+            lineage: ours.sb.lineage(),
+            head: node.head(),
+            oldest: node.oldest_held(),
         };
-        let primary = Primary {
-            lineage: lineage(&mine),
-            head: ours.on().node.head(),
-            oldest: ours.on().node.oldest().min(Seq(1)),
-        };
-        judge(&primary, &stated, |seq| self.chain(&ours.line, seq))
+        let chain = |seq| self.chain(&ours.sb, seq);
+        decide(&mine, &peer, None, None, None, |_| None, chain)
     }
 
     fn connect(&mut self, cfg: &Cluster, l: usize) -> Step {
@@ -388,146 +366,129 @@ impl State {
             return Ok(false);
         }
         let stated = self.hosts[s].on().node.stated();
-        let Verdict::Resume {
-            fork,
-            fork_chain,
-            resume,
-        } = self.verdict(p, s)
-        else {
+        let Ok(d) = self.decide(p, s) else {
             return Ok(false);
         };
         // What is refused for good is not asked again: it would be the same answer.
-        if self
-            .refusal(p, s, fork.seq, fork_chain, resume, l)
-            .is_some()
-        {
+        if self.refusal(&d, p, s, l).is_some() {
             return Ok(false);
         }
-        let from = resume.prev();
-        let line = self.hosts[p].line.clone();
-        let node = &mut self.host(p).on_mut().node;
-        node.positions.promise(id(l), from);
+        let history = self.hosts[p].sb.clone();
+        let promise = match d.promise(&mut self.host(p).on_mut().node, id(l)) {
+            Ok(promise) => promise,
+            Err(why) => return broken(format!("P5: the primary cannot promise: {why:?}")),
+        };
         self.wires[l].welcome = Some(Welcome {
             session: self.truth.next_session,
             from: p,
             to: s,
-            line,
-            fork: fork.seq,
-            fork_chain,
-            resume,
+            history,
+            promise,
             stated,
-            taken_up: false,
+            adoption: None,
         });
         self.truth.next_session += 1;
         Ok(true)
     }
 
-    /// Why the secondary would not take a welcome with these terms now.
-    pub fn refusal(
-        &self,
-        p: usize,
-        s: usize,
-        fork: Seq,
-        fork_chain: Option<replicate_core::units::Chain>,
-        resume: Seq,
-        l: usize,
-    ) -> Option<String> {
-        let (ours, theirs) = (entries(&self.hosts[s].line), entries(&self.hosts[p].line));
-        let node = &self.hosts[s].on().node;
-        let succession = match may_adopt(&lineage(&ours), &lineage(&theirs), false) {
-            Ok(succession) => succession,
-            Err(why) => return Some(format!("{why:?}")),
-        };
-        let terms = terms(succession, fork, fork_chain, resume);
-        if let Err(why) = node.check_terms(&terms) {
-            return Some(format!("{why:?}"));
-        }
-        let mut node = node.clone();
-        let stated = node.stated();
-        let taken = node.adoption_begins(id(l), stated, succession);
-        taken.err().map(|why| format!("{why:?}"))
+    /// Why the secondary would not take up this welcome now.
+    pub fn refusal(&self, d: &Decision, p: usize, s: usize, l: usize) -> Option<NotTaken> {
+        let here = &self.hosts[s];
+        let mut node = here.on().node.clone();
+        let answers = (id(l), node.stated());
+        take_up(&here.sb, &mut node, &self.hosts[p].sb, d, 1, answers).err()
     }
 
     fn take_up(&mut self, l: usize) -> Step {
         let w = self.wires[l].welcome.clone().expect("a welcome");
-        let (ours, theirs) = (entries(&self.hosts[w.to].line), entries(&w.line));
-        let succession = may_adopt(&lineage(&ours), &lineage(&theirs), false);
-        let node = &mut self.host(w.to).on_mut().node;
-        let taken = succession.is_ok_and(|succession| {
-            let terms = terms(succession, w.fork, w.fork_chain, w.resume);
-            node.check_terms(&terms).is_ok()
-                && node.adoption_begins(id(l), w.stated, succession).is_ok()
-        });
-        match &mut self.wires[l].welcome {
-            Some(w) if taken => w.taken_up = true,
-            other => *other = None,
+        let host = self.host(w.to);
+        let node = &mut host.on.as_mut().expect("up").node;
+        let d = w.promise.decision();
+        match take_up(&host.sb, node, &w.history, d, w.session, (id(l), w.stated)) {
+            Ok(adoption) => {
+                let adoption = Some(adoption);
+                self.wires[l].welcome = Some(Welcome { adoption, ..w });
+            }
+            Err(_) => self.end_welcome(l),
         }
         Ok(true)
     }
 
     fn adopt(&mut self, l: usize) -> Step {
         let w = self.wires[l].welcome.clone().expect("a welcome");
-        let (ours, theirs) = (entries(&self.hosts[w.to].line), entries(&w.line));
-        let Ok(succession) = may_adopt(&lineage(&ours), &lineage(&theirs), false) else {
-            return broken("the lineage changed while a welcome was taken up");
-        };
-        let terms = terms(succession, w.fork, w.fork_chain, w.resume);
+        let adoption = w.adoption.expect("taken up");
         let host = self.host(w.to);
-        let node = &mut host.on.as_mut().expect("up").node;
-        if !node.may_adopt() {
-            return Ok(false);
-        }
-        let Log::Ring(writer) = &node.log else {
-            return Ok(false);
+        let on = host.on.as_mut().expect("up");
+        let agreed = match adoption.waits_for(&on.node) {
+            Ok(Some(_)) => return Ok(false),
+            Ok(None) => adoption.agree(&on.node),
+            Err(why) => Err(why),
         };
-        if !node.has_failed() && writer.logged_head() < node.window.head() {
-            return Ok(false);
-        }
-        if node.has_failed() || node.check_terms(&terms).is_err() {
-            node.adoption_failed(id(l));
-            self.wires[l].welcome = None;
-            return Ok(true);
-        }
-        let rescan = node.must_rescan(w.fork);
-        for laid in &mut host.log {
-            laid.records.retain(|r| r.seq <= w.fork);
-        }
-        host.log.retain(|l| !l.records.is_empty());
-        host.line = w.line.clone();
-        let end = rescan.then(|| (host.place(), host.chain()));
-        let node = &mut host.on.as_mut().expect("up").node;
-        if !node.truncate(w.fork, end) {
-            return broken("P4: the replica applied what its primary does not have");
-        }
-        let session = SessionId::from_wire(u64::from(w.session)).expect("a number");
-        let Some(owner) = node.session_began(id(l), session) else {
-            return broken("an adoption that nobody ended has ended");
+        let mut cut = None;
+        let agreed = agreed.and_then(|agreed| match agreed {
+            Agreement::Agreed(agreed) => Ok(agreed),
+            Agreement::Unread(unread) => {
+                let (log, head, place, chain) = host.scan(&w.history);
+                cut = Some(log);
+                unread.found(head, place, chain)
+            }
+        });
+        let agreed = match agreed {
+            Ok(agreed) => agreed,
+            Err(NotTaken::LogEnds(end)) => {
+                return broken(format!("P4: the log ends at {end} although it held more"))
+            }
+            Err(_) => {
+                self.end_welcome(l);
+                return Ok(true);
+            }
         };
-        let acks = node.acks();
-        let mut receiver = Receiver::new(owner, w.resume, w.fork);
+        let volumes = || w.history.volumes();
+        if agreed.is_news(host.sb.bytes(), volumes()) {
+            let edited = host
+                .sb
+                .edit(|sb| agreed.record(sb, &history(&w.history), volumes(), 0));
+            host.sb = edited.expect("it was taken up");
+        }
+        if let Some(log) = cut {
+            host.log = log;
+        }
+        let node = &mut host.on.as_mut().expect("up").node;
+        let begun = match agreed.begin(node) {
+            Ok(begun) => begun,
+            Err(why) => return broken(format!("P4: an adoption that nobody ended: {why:?}")),
+        };
+        let has = progress(node.acks());
+        let mut receiver = Receiver::new(begun.owner, begun.resume, begun.head);
         receiver.grow_credit(node, &SUPPLY);
         let credit = receiver.credit();
         host.on_mut().ends[l] = Some(End::Receiver {
             session: w.session,
-            epoch: w.line.0.last().map_or(0, |e| e.0),
+            epoch: w.history.newest(),
             receiver,
         });
+        let peer = host.sb.bytes().host();
         self.wires[l].welcome = None;
-        let last = w.resume.prev();
         let primary = self.host(w.from);
         let Some(on) = primary.on.as_mut().filter(|on| on.ends[l].is_none()) else {
             return Ok(true);
         };
-        let mut sender = Sender::new(id(l), w.resume, acks.received, None);
-        sender.set_credit(credit.seq, credit.byte);
-        if !on.node.positions.keep_promise(id(l), false) {
-            return broken("P5: a peer is welcomed to what the log no longer keeps for it");
+        let ready = match w.promise.ready(&on.node, has) {
+            Ok(ready) => ready,
+            Err(why) => return broken(format!("P5: {why:?}")),
+        };
+        if ready.is_news(primary.sb.bytes(), peer) {
+            let tail = on.node.log_tail(ready.decision().resume.prev());
+            let edited = primary.sb.edit(|sb| ready.record(sb, peer, tail));
+            primary.sb = edited.expect("the link has a slot");
         }
-        on.node
-            .positions
-            .session(id(l), last, last, last.min(acks.applied));
+        let mut sender = match ready.keep(&mut on.node, [volume()].iter()) {
+            Ok(sender) => sender,
+            Err(why) => return broken(format!("P5: {why:?}")),
+        };
+        sender.set_credit(credit.seq, credit.byte);
         on.ends[l] = Some(End::Sender(w.session, sender));
-        self.check_levels(w.from, w.to, acks.received)?;
+        self.check_levels(w.from, w.to, has.received)?;
         Ok(true)
     }
 
@@ -546,10 +507,10 @@ impl State {
             let told = Told::now(node, id(l));
             let msg = match sender.next(node, std::iter::empty()) {
                 Send::Record(seq) => {
-                    let line = &self.hosts[h].line;
-                    let record = self.record(line, seq).expect("of its own history");
+                    let sb = &self.hosts[h].sb;
+                    let record = self.record(sb, seq).expect("of its own history");
                     sender.record_sent(&record, told);
-                    Msg::Record(record, line.at(seq), told.commit)
+                    Msg::Record(record, sb.epoch(seq), told.commit)
                 }
                 Send::Told => Msg::Commit(sender.tells(node).commit),
                 _ => continue,
@@ -576,7 +537,7 @@ impl State {
             return Ok(true);
         }
         let host = self.host(h);
-        let line = host.line.clone();
+        let sb = host.sb.clone();
         let on = host.on_mut();
         let (message, position, commit) = match (msg, end) {
             (Msg::Record(record, epoch, commit), End::Receiver { .. }) => {
@@ -612,7 +573,7 @@ impl State {
         let mut take = || {
             if let Meaning::Item(item) = receiver.message(&envelope, &message, &[volume()])? {
                 receiver.data(&item, item.payload_crc())?;
-                let fate = receiver.take(&mut on.node, &line, &item)?;
+                let fate = receiver.take(&mut on.node, &sb.lineage(), &item)?;
                 return Ok((fate, receiver.settle(&mut on.node, 0, u64::MAX)?));
             }
             Ok((Fate::Known, receiver.settle(&mut on.node, 0, u64::MAX)?))
@@ -638,7 +599,7 @@ impl State {
         for (h, side) in [(a, 1), (b, 0)] {
             while !self.wires[l].cut {
                 let host = self.host(h);
-                let newest = host.line.0.last().map_or(0, |e| e.0);
+                let newest = host.sb.newest();
                 let Some(on) = &mut host.on else { break };
                 let Some(End::Receiver {
                     session,
@@ -656,7 +617,7 @@ impl State {
                         if newest != epoch {
                             return broken(format!(
                                 "P8: host {h} acknowledges to a primary of epoch {epoch}, whose history it has left: {:?}",
-                                host.line.0
+                                host.sb.line
                             ));
                         }
                         let to = &mut self.wires[l].to[side];
@@ -689,26 +650,14 @@ impl State {
     }
 }
 
-fn terms(
-    succession: Succession,
-    fork: Seq,
-    fork_chain: Option<replicate_core::units::Chain>,
-    resume: Seq,
-) -> Terms {
-    Terms {
-        fork,
-        fork_chain,
-        resume,
-        sync: false,
-        succession,
+/// Whether a refusal names what an administrator must do.
+pub fn is_named(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::NeedsSync(_) => true,
+        Refusal::Refuse { why, .. } => matches!(
+            why,
+            Why::Forked | Why::PeerAhead | Why::Unrelated | Why::ChainDiffers
+        ),
+        Refusal::NotQuiet => false,
     }
-}
-
-/// Whether a verdict names what an administrator must do.
-pub fn is_named(verdict: &Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::Refuse(Why::Forked | Why::PeerAhead | Why::Unrelated | Why::ChainDiffers)
-            | Verdict::NeedsSync(_)
-    )
 }

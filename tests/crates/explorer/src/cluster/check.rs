@@ -2,9 +2,9 @@
 
 //! What must hold in every state of a cluster.
 
-use replicate_core::{group::Mode, node::Role, session::meet::Verdict, units::Seq};
+use replicate_core::{group::Mode, node::Role, units::Seq};
 
-use super::{act::is_named, Cluster, End, Ev, Host, Line, State, BLOCKS};
+use super::{act::is_named, Cluster, End, Ev, Host, State, BLOCKS};
 use crate::{
     config::BLOCK_SECTORS,
     host::wid,
@@ -30,28 +30,28 @@ impl State {
         for (h, host) in self.hosts.iter().enumerate() {
             // P7, P8: what it holds at a place is what its history has there, and nothing else.
             for r in host.held() {
-                if self.record(&host.line, r.seq) != Some(r) {
+                if self.record(&host.sb, r.seq) != Some(r) {
                     return broken(format!(
                         "P8: host {h} holds write {} as record {} of its history {:?}, which has {:?} there",
                         wid(&r),
                         r.seq,
-                        host.line.0,
-                        self.record(&host.line, r.seq).map(|r| wid(&r)),
+                        host.sb.line,
+                        self.record(&host.sb, r.seq).map(|r| wid(&r)),
                     ));
                 }
             }
             // P3: its volume is one point of that history.
-            if !self.is_a_point(&host.line, host) {
+            if !self.is_a_point(host) {
                 return broken(format!(
                     "P3: host {h} has {:?} on its volume, which is no point of its history {:?}",
-                    host.vol, host.line.0
+                    host.vol, host.sb.line
                 ));
             }
         }
         Ok(())
     }
 
-    fn is_a_point(&self, line: &Line, host: &Host) -> bool {
+    fn is_a_point(&self, host: &Host) -> bool {
         let mut image = [0; BLOCKS];
         let mut seq = Seq::NONE;
         loop {
@@ -59,7 +59,7 @@ impl State {
                 return true;
             }
             seq = seq.next();
-            let Some(r) = self.record(line, seq) else {
+            let Some(r) = self.record(&host.sb, seq) else {
                 return false;
             };
             image[(r.range.sector.0 / u64::from(BLOCK_SECTORS)) as usize] = wid(&r);
@@ -68,13 +68,13 @@ impl State {
 
     /// P8: host `p` believes that `s`, with which it has a session, holds its own records up to `upto`.
     pub fn check_levels(&self, p: usize, s: usize, upto: Seq) -> Result<(), Broken> {
-        let (ours, theirs) = (&self.hosts[p].line, &self.hosts[s].line);
+        let (ours, theirs) = (&self.hosts[p].sb, &self.hosts[s].sb);
         for seq in (1..=upto.0).map(Seq) {
-            if ours.at(seq) != theirs.at(seq) {
+            if ours.epoch(seq) != theirs.epoch(seq) {
                 return broken(format!(
                     "P8: host {s} acknowledges record {seq} of epoch {} to host {p}, whose record {seq} is of epoch {}",
-                    theirs.at(seq),
-                    ours.at(seq)
+                    theirs.epoch(seq),
+                    ours.epoch(seq)
                 ));
             }
         }
@@ -110,7 +110,7 @@ impl State {
                     session(h) != session(s) || peer.on.is_none() || peer.on().node.head() >= seq
                 }
                 Mode::Logged | Mode::Applied => {
-                    peer.line.at(seq) != self.hosts[h].line.at(seq) || peer.durable() >= seq
+                    peer.sb.epoch(seq) != self.hosts[h].sb.epoch(seq) || peer.durable() >= seq
                 }
             };
             if !holds {
@@ -136,7 +136,7 @@ impl State {
             let id = replicate_core::node::links::LinkId(l as u8);
             let in_sync = on.node.positions.get(id).is_some_and(|p| p.in_sync);
             let durable = matches!(cfg.mode, Mode::Logged | Mode::Applied);
-            let same = self.hosts[h].line == self.hosts[p].line;
+            let same = self.hosts[h].sb.line == self.hosts[p].sb.line;
             if in_sync && durable && same && on.node.flush_target() > end {
                 return broken(format!(
                     "P3: host {h} takes over at {end}, {} had completed in-sync with it",
@@ -181,19 +181,13 @@ impl State {
                         return broken(format!("P9: link {l} streams and stops at {acks:?}"));
                     }
                 }
-                _ => match self.verdict(p, s) {
-                    Verdict::Resume {
-                        fork,
-                        fork_chain,
-                        resume,
-                    } => {
-                        let why = self.refusal(p, s, fork.seq, fork_chain, resume, l);
-                        if why.is_none() {
-                            return broken(format!("P9: link {l} could go on, and does not"));
-                        }
+                _ => match self.decide(p, s) {
+                    Ok(d) if self.refusal(&d, p, s, l).is_none() => {
+                        return broken(format!("P9: link {l} could go on, and does not"));
                     }
-                    verdict if is_named(&verdict) => {}
-                    verdict => return broken(format!("P9: link {l} is at an end: {verdict:?}")),
+                    Ok(_) => {}
+                    Err(why) if is_named(&why) => {}
+                    Err(why) => return broken(format!("P9: link {l} is at an end: {why:?}")),
                 },
             }
         }
