@@ -81,8 +81,8 @@ def scenario_writers_at_their_limit(lab):
     # The limit in MiB; fio needs some memory for itself.
     work = {
         "mapped": (40, fio.format("mapped", "--ioengine=mmap --bs=4k --directory=/mnt/data")),
-        "direct": (40, fio.format("direct", f"--ioengine=libaio --direct=1 --iodepth=64 --bsrange=4k-256k "
-                                            f"--filename={a.dev('data2')}")),
+        "direct": (40, fio.format("direct", f"--ioengine=libaio --direct=1 --iodepth=32 --bsrange=4k-512k "
+                                            f"--size=16m --filename={a.dev('data2')}")),
         "file": (12, fio.format("file", "--ioengine=psync --bsrange=4k-256k --fdatasync=64 --directory=/mnt/data")),
         "device": (6, f"dd if=/dev/zero of={a.dev('data2')} bs=1M seek=32 count=16 conv=fsync 2>&1"),
     }
