@@ -106,7 +106,7 @@ fn lineage(entries: &[Entry]) -> Lineage<'_> {
     Lineage::new(Before::default(), entries).expect("a lineage")
 }
 
-fn history<'a>(lineage: Lineage<'a>) -> History<'a> {
+fn history(lineage: Lineage<'_>) -> History<'_> {
     History {
         group: GROUP,
         name: name(),
