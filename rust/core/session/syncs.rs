@@ -73,9 +73,9 @@ impl Syncs {
     /// A welcome with `d` is sent next. Where it begins something, the peer may forget all that it has, whether or not its
     /// answer arrives: what ran begins anew, too, should it be what the next session is to do.
     ///
-    /// Trace without: copies of R1 are at the middle of the volume; record 5 writes to what was copied, and the peer logged
-    /// it. The peer takes the welcome of a declared equality, which drops its log, and the answer is lost. The request is
-    /// taken back. R1 goes on from the middle, ends, and the peer is consistent without record 5.
+    /// Trace without: all was copied, and where R1 ends is known; record 5, written since, is in the peer's log. The peer takes
+    /// the welcome of a declared equality, which drops its log, and the answer is lost. The request is taken back. The peer
+    /// is consistent, so R1 is over, without record 5.
     pub fn forgets(&mut self, d: &Decision) {
         if let (Some(_), Some(new), Some(runs)) = (d.begins(), d.sync, &mut self.runs) {
             (runs.fresh, runs.end, runs.at) = (true, None, new.at);

@@ -66,6 +66,8 @@ pub struct Config {
     pub drops: u8,
     /// Synchronisations that an administrator asks for, whatever runs.
     pub asks: u8,
+    /// What is asked for is to declare both sides equal; its answer is lost, and it is taken back.
+    pub withdraws: bool,
     /// Messages in flight at most; 0: delivered at once.
     pub queue: usize,
     /// Messages overtake each other.
@@ -120,6 +122,7 @@ impl Config {
         resets: true,
         drops: 0,
         asks: 0,
+        withdraws: false,
         queue: 0,
         reorder: false,
         faults: 0,

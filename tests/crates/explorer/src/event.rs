@@ -66,6 +66,8 @@ pub enum Ev {
     GiveUp,
     /// Primary: another synchronisation is asked for.
     Resync,
+    /// Primary: what was asked for is taken back before it has begun.
+    Withdraw,
     CopyWrite,
     CopyWritten,
     TakeOver,
@@ -93,6 +95,7 @@ impl Ev {
                 | Ev::Damage(_)
                 | Ev::GiveUp
                 | Ev::Resync
+                | Ev::Withdraw
                 | Ev::TakeOver
         )
     }
@@ -163,6 +166,7 @@ impl fmt::Display for Ev {
             Ev::RegionRead(true) => f.write_str("primary: region was read (as it is)"),
             Ev::GiveUp => f.write_str("primary: gives the link up: needs-sync"),
             Ev::Resync => f.write_str("primary: another synchronisation is asked for"),
+            Ev::Withdraw => f.write_str("primary: what was asked for is taken back"),
             Ev::CopyWrite => f.write_str("secondary: region copy is being written"),
             Ev::CopyWritten => f.write_str("secondary: region copy was written"),
             Ev::TakeOver => f.write_str("secondary: TAKEOVER begins"),

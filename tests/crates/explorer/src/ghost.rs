@@ -53,6 +53,8 @@ pub struct Ghost {
     pub errors: u8,
     /// Blocks that may become unreadable.
     pub spoils: u8,
+    /// The secondary was told that it equals the primary, which nobody vouches for.
+    pub declared: bool,
     /// What became unreadable was proven durable.
     pub damaged: bool,
     pub volume_moves: u8,

@@ -71,6 +71,13 @@ fn known(mine: &Primary<'_>, seq: Seq) -> bool {
     seq >= mine.oldest.prev() && seq <= mine.head
 }
 
+impl Welcome {
+    /// Whether it declares both sides equal.
+    pub fn declares_equality(&self) -> bool {
+        self.promise.decision().begins() == Some(Kind::AssumeClean)
+    }
+}
+
 impl World {
     /// What the running primary decides about its secondary. `sync`: what was asked for or is recorded.
     pub fn decide(&self, cfg: &Config, sync: Option<Resync>) -> Result<Decision, Refusal> {
@@ -82,7 +89,14 @@ impl World {
             oldest: node.oldest(),
         };
         let first = Some(VolumeId(cfg.blocks[0].0));
-        let start = |_: Kind| node.sync_start();
+        let start = |kind: Kind| match kind {
+            Kind::Full => node.sync_start(),
+            // Writers stand still, and everything is on the volumes.
+            Kind::AssumeClean => (node.commit() == node.head()
+                && node.applier.applied() == node.head())
+            .then(|| node.chain_at(node.head()).map(|c| (node.head(), c)))
+            .flatten(),
+        };
         let chain = |seq| known(&mine, seq).then(|| p.chain_at(seq)).flatten();
         let slot = p.sb.link_sync();
         let stated = self.hosts[S].stated();

@@ -301,6 +301,7 @@ impl World {
                 ))
             }
         };
+        self.ghost.declared |= w.declares_equality();
         if !agreed.is_news(h.sb.bytes(), w.history.volumes()) {
             self.secondary_joins(&agreed, w.session)?;
             return Ok(true);

@@ -263,6 +263,23 @@ pub fn mutation(rule: &str) -> Config {
             c.prefix.extend([Ev::Resync, Ev::Ack, Ev::Drop(P)]);
             c
         }
+        "WelcomeForgets" => {
+            let mut c = Config {
+                asks: 1,
+                withdraws: true,
+                drops: 4,
+                ..sync(ring("taken back", vec![w(0)]))
+            };
+            // All was copied, and the primary's superblock says where that ends. Then a record is committed and applied, and
+            // equality is declared.
+            c.prefix.extend(FIRST_REGION_COPIED);
+            c.prefix
+                .extend([Ev::Ack, Ev::Send, Ev::SuperblockDone(P), Ev::App]);
+            c.prefix.extend(logged(P));
+            c.prefix
+                .extend([Ev::Apply(P), Ev::Resync, Ev::Drop(P), Ev::Drop(S)]);
+            c
+        }
         "HeldIsSent" => Config {
             drops: 1,
             ..calm(ring("a session after another", vec![w(0), w(1)]))

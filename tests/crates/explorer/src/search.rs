@@ -299,11 +299,20 @@ impl World {
         if self.ghost.asks > 0 && !starting && !busy && self.hosts[P].on.is_some() {
             all.push(Ev::Resync);
         }
+        if cfg.withdraws
+            && self.hosts[P]
+                .on
+                .as_ref()
+                .is_some_and(|o| o.syncs.is_asked())
+        {
+            all.push(Ev::Withdraw);
+        }
         if self.can_connect() {
             all.push(Ev::Connect);
         }
         if let Some(w) = &self.welcome {
-            if w.ready.is_some() && self.hosts[P].on.is_some() {
+            // Nobody vouches for it: the answer does not arrive.
+            if w.ready.is_some() && self.hosts[P].on.is_some() && !w.declares_equality() {
                 all.push(Ev::Ready);
             } else if self.hosts[S].on.is_some() {
                 all.push(Ev::Welcomed);

@@ -99,6 +99,7 @@ impl World {
                 faults: cfg.faults,
                 errors: cfg.errors,
                 spoils: cfg.spoils,
+                declared: false,
                 damaged: false,
                 volume_moves: cfg.volume_moves,
                 checkpoints: [cfg.checkpoints; 2],
@@ -278,7 +279,18 @@ impl World {
                 self.ghost.asks -= 1;
                 let first = VolumeId(cfg.blocks[0].0);
                 // The session that stands ends soon.
-                self.hosts[P].on_mut().syncs.ask(Kind::Full, false, first);
+                let kind = if cfg.withdraws {
+                    Kind::AssumeClean
+                } else {
+                    Kind::Full
+                };
+                self.hosts[P].on_mut().syncs.ask(kind, false, first);
+                Ok(true)
+            }
+            Ev::Withdraw => {
+                let syncs = &mut self.hosts[P].on_mut().syncs;
+                let asked = syncs.wanted().map_or(0, |s| s.number);
+                syncs.withdraw(asked);
                 Ok(true)
             }
             Ev::CopyWrite => Ok(self.copy_write(cfg)),
@@ -361,6 +373,8 @@ impl World {
             return Ok(false);
         };
         self.hosts[s].sb = sb;
+        // A synchronisation takes nothing for granted; when one is over the primary counts on the replica.
+        self.ghost.declared &= s != S || !self.hosts[S].sb.inconsistent;
         match why {
             Why::Recovered => {
                 let booted = self.hosts[s].booting.take().expect("booting");
@@ -387,6 +401,7 @@ impl World {
                 }
             }
             Why::SyncOver => {
+                self.ghost.declared = false;
                 let on = self.hosts[s].on_mut();
                 on.syncs.over();
                 if let Some(sender) = &mut on.sender {

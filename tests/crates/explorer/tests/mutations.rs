@@ -120,6 +120,7 @@ mutations! {
     verified_reader: VerifiedReader,
     sync_forgets: SyncForgets,
     sync_begins_anew: SyncBeginsAnew,
+    welcome_forgets: WelcomeForgets,
     held_is_sent: HeldIsSent,
     inbound_owner: InboundOwner,
     failed_takes_nothing: FailedTakesNothing,
