@@ -85,13 +85,15 @@ pub(super) fn welcome(
     let under_way = UnderWay { group, link };
     settle(group, link, w, &adoption)?;
     let still = group.pause_applier();
-    let agreement = adoption.agree(&group.inner.lock().node).map_err(no)?;
-    let agreed = match agreement {
+    // Why not is said without the order lock: it may end the group.
+    let agreement = adoption.agree(&group.inner.lock().node);
+    let agreed = match agreement.map_err(no)? {
         Agreement::Agreed(agreed) => agreed,
         Agreement::Unread(unread) => read_log(group, link, w, unread)?,
     };
     let table = record(group, w, &agreed)?;
-    let begun = group.inner.lock().begin(agreed, table).map_err(no)?;
+    let begun = group.inner.lock().begin(agreed, table);
+    let begun = begun.map_err(no)?;
     drop(under_way);
     if let Some(sync) = agreed.anew() {
         begins_anew(group, sync);

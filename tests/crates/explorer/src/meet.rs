@@ -287,11 +287,17 @@ impl World {
             // Its log begins in an epoch that the primary knows no more. Each session is refused until a checkpoint has stated
             // a later tail; where none can, the link needs a synchronisation.
             Err(NotTaken::History(AdoptError::Folded)) => return Ok(false),
-            Err(NotTaken::Adoption(_) | NotTaken::Terms(BadTerms::SyncEnded)) => {
+            Err(NotTaken::Adoption(_)) => {
+                self.welcome = None;
+                return Ok(true);
+            }
+            Err(NotTaken::Terms(BadTerms::SyncEnded)) => {
+                h.on_mut().node.adoption_failed(LINK);
                 self.welcome = None;
                 return Ok(true);
             }
             Err(NotTaken::Terms(BadTerms::Histories(_))) if self.ghost.took => {
+                h.on_mut().node.adoption_failed(LINK);
                 self.welcome = None;
                 return Ok(true);
             }
