@@ -30,6 +30,7 @@ pub(crate) mod manage;
 pub(crate) mod primary;
 pub(crate) mod read_back;
 pub(crate) mod receiver;
+pub(crate) mod regions;
 pub(crate) mod secondary;
 pub(crate) mod sender;
 pub(crate) mod status;

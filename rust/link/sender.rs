@@ -11,9 +11,12 @@ use super::{
     read_back::{Held, ReadBack},
     worker::Worker,
 };
-use crate::reason::Reason;
+use crate::{reason::Reason, volume};
 use core::convert::Infallible;
-use kernel::{prelude::*, sync::atomic::Relaxed};
+use kernel::{
+    prelude::*,
+    sync::{atomic::Relaxed, Arc},
+};
 use replicate_core::{
     group::{SyncKind, Volume},
     session::{
@@ -78,9 +81,13 @@ impl Worker {
             self.back = Some(ReadBack::new(&self.group).map_err(|_| SessionError::no_memory())?);
         }
         self.show_sent(s);
+        self.regions.session_ended();
         loop {
             self.interrupted()?;
             self.take_acks(s)?;
+            if s.sender.reading().is_some() {
+                self.region_read(s)?;
+            }
             // What is still going out must be gone before more is put behind it: then look again.
             let mut filled = Filled::Go;
             if self.tx.holds_too_much() {
@@ -170,10 +177,6 @@ impl Worker {
                     }
                 }
                 Send::ReadCopy(item) => {
-                    if !self.tx.is_empty() {
-                        // What is ready need not wait for the disk.
-                        return Ok(Filled::Go);
-                    }
                     if !self.read_region(s, &item)? {
                         return Ok(Filled::Short);
                     }
@@ -271,31 +274,51 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads a region from the data volume. `false`: no memory now.
+    /// Starts to read a region from the data volume. `false`: no memory now, or the read of a former session has not ended.
     #[inline(never)]
     fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, SessionError> {
         let bytes = item.range.bytes().0 as usize;
+        let ready = self.regions.is_ready(&self.wake);
+        if !ready.map_err(|_| SessionError::no_memory())? {
+            return Ok(false);
+        }
         let Some(buf) = self.group.pool.try_take(bytes) else {
             return Ok(false);
         };
+        let volume = self.volume_of(item)?;
+        s.sender.copy_begins();
+        self.regions
+            .read(&volume.data, item.range.sector.0, buf, bytes);
+        Ok(true)
+    }
+
+    fn volume_of(&self, item: &CopyItem) -> Result<Arc<volume::Volume>, SessionError> {
         let volume = self.group.inner.lock().volume(item.range.volume);
-        let Some(volume) = volume else {
-            return Err(SessionError::lost(
+        volume.ok_or_else(|| {
+            SessionError::lost(
                 Reason::WaitingVolumes,
                 format_args!("a volume of the group is not active any more; its synchronisation goes on when it is back"),
-            ));
+            )
+        })
+    }
+
+    /// Takes the region that is being read, if it is there.
+    #[inline(never)]
+    fn region_read(&mut self, s: &mut Session) -> Result<(), SessionError> {
+        let (Some(item), Some((result, buf))) = (s.sender.reading(), self.regions.take()) else {
+            return Ok(());
         };
-        s.sender.copy_begins();
-        let buf = self
-            .io
-            .read_buf(&volume.data, item.range.sector.0, buf, bytes)
-            .map_err(|e| {
-                SessionError::closed(
-                    Reason::DataFailed,
-                    Code::Failed,
-                    format_args!("reading volume {} for the synchronisation failed at sector {} (error {}); trying again", volume.name.as_str(), item.range.sector, e.to_errno()),
-                )
-            })?;
+        let bytes = item.range.bytes().0 as usize;
+        let volume = self.volume_of(&item)?;
+        let failed = |e: Error| {
+            SessionError::closed(
+                Reason::DataFailed,
+                Code::Failed,
+                format_args!("reading volume {} for the synchronisation failed at sector {} (error {}); trying again", volume.name.as_str(), item.range.sector, e.to_errno()),
+            )
+        };
+        result.map_err(failed)?;
+        let buf = buf.ok_or_else(|| failed(EIO))?;
         let commit = self.group.inner.lock().node.commit();
         s.sender.copy_read(commit);
         let mut zeroes = true;
@@ -314,7 +337,7 @@ impl Worker {
                 crc,
             },
         });
-        Ok(true)
+        Ok(())
     }
 
     #[inline(never)]

@@ -13,6 +13,7 @@ use super::{
     channel::{Inbox, Outbox},
     error::SessionError,
     read_back::ReadBack,
+    regions::Regions,
     Link,
 };
 use crate::{
@@ -34,23 +35,18 @@ use replicate_core::{
         state::{self, backoff_ms, State},
         SessionId,
     },
-    units::{Position, Seq, MAX_RECORD_BYTES},
+    units::{Position, Seq},
     wire::{self, Code, Envelope, Header, Kind, Message},
 };
 use replicate_linux::{
-    bio::SyncIo,
     clock,
     event::{Event as Wake, FOREVER},
     kthread::{should_stop, StopToken},
     net::Stream,
-    pages::PAGE_BYTES,
 };
 
 /// A peer that refuses, or needs a sync, is asked again so often.
 const SLOW_MS: u32 = 5000;
-
-/// Page ranges of a region.
-const REGION_PAGES: usize = MAX_RECORD_BYTES as usize / PAGE_BYTES;
 
 /// The thread's own things. See the module.
 pub(crate) struct Worker {
@@ -65,7 +61,7 @@ pub(crate) struct Worker {
     /// For the event that the session's link left in-sync.
     left_sync: Option<event::Reserved>,
     /// Reads regions for a synchronisation.
-    pub(crate) io: SyncIo,
+    pub(crate) regions: Regions,
     /// The session, if one stands.
     pub(crate) session: Option<SessionId>,
     attempts: u32,
@@ -80,7 +76,7 @@ impl Worker {
             wake: link.wake.clone(),
             back: None,
             left_sync: None,
-            io: SyncIo::new(REGION_PAGES, 0)?,
+            regions: Regions::default(),
             session: None,
             attempts: 0,
             group,

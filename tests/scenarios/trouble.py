@@ -339,7 +339,37 @@ def scenario_backlog_larger_than_memory(lab):
     p.same()
 
 
-for _one in (scenario_backlog_larger_than_memory, scenario_link_cut_under_load,
+def scenario_data_device_stands_still_in_a_synchronisation(lab):
+    """Regions are being copied when the primary's data device answers nothing, for longer than the peer's timeout: the
+    session stands, and the synchronisation goes on when the device does."""
+    guests = pair.boot(lab, size=48 * MIB)
+    p = pair.Pair(guests, 1, link_options=FAST)
+    a, b = p.a, p.b
+    sectors = int(a.guest.sh("modprobe -a dm-mod; blockdev --getsz /dev/lab/data"))
+    a.guest.sh(f'dmsetup create below --table "0 {sectors} linear /dev/lab/data 0"')
+    a.volumes["data"] = "/dev/mapper/below"
+    a.guest.sh("dd if=/dev/urandom of=/dev/mapper/below bs=1M oflag=direct 2>&1; true", timeout=120)
+    p.configure(sync=None)
+    a.wait_link(LINK, "needs-sync")
+    lab.shape(a.guest, b.guest, "rate 40mbit")
+    a.sync(LINK, "full")
+    copying = a.wait("copying", lambda s: s["links"][0]["state"] == "syncing"
+                     and s["links"][0].get("sync_done_bytes", 0) > 0)["links"][0]
+    lab.mend(a.guest, b.guest)
+    a.guest.sh("dmsetup suspend --noflush below")
+    time.sleep(8)
+    link = a.link()
+    assert link["state"] == "syncing", link
+    assert link["stats"]["connects"] == copying["stats"]["connects"], (link, copying)
+    assert link["stats"]["resets"] == copying["stats"]["resets"], (link, copying)
+    assert b.link()["state"] == "syncing", b.link()
+    a.guest.sh("dmsetup resume below")
+    a.wait_link(LINK, "streaming", timeout=120)
+    b.wait_replica()
+    p.same()
+
+
+for _one in (scenario_backlog_larger_than_memory, scenario_data_device_stands_still_in_a_synchronisation, scenario_link_cut_under_load,
              scenario_link_flaps_and_loses, scenario_killed_hosts_resume,
              scenario_primary_is_lost_and_returns, scenario_running_primary_meets_a_mistaken_takeover,
              scenario_log_full, scenario_removal_with_a_dead_link,

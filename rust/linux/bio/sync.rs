@@ -160,7 +160,8 @@ impl SyncIo {
     }
 
     /// Reads `len` bytes into a buffer, which is dropped if that fails.
-    pub fn read_buf(
+    #[cfg(CONFIG_KUNIT)]
+    pub(crate) fn read_buf(
         &mut self,
         dev: &Arc<BlockDevice>,
         sector: u64,
