@@ -82,6 +82,7 @@ pub fn families(long: bool) -> Vec<(&'static str, Vec<Config>)> {
         ("takeover", takeover(long)),
         ("wire", wires(long)),
         ("resync", resync(long)),
+        ("resync-failing", resync_failing()),
         ("history", history(long)),
     ]
 }
@@ -587,6 +588,22 @@ fn history(long: bool) -> Vec<Config> {
     ]
 }
 
+/// The largest run of a synchronisation: by itself, to go on beside the others.
+fn resync_failing() -> Vec<Config> {
+    vec![Config {
+        sync: true,
+        errors: 1,
+        drops: 1,
+        primary_crashes: 0,
+        secondary_crashes: 1,
+        resets: false,
+        checkpoints: 2,
+        blocks: ONE,
+        prefix: syncing(),
+        ..ring("resync: devices fail", vec![w(0)])
+    }]
+}
+
 /// A full synchronisation while the application writes.
 fn resync(long: bool) -> Vec<Config> {
     let mut v = vec![
@@ -639,18 +656,6 @@ fn resync(long: bool) -> Vec<Config> {
             ..no_ring("resync: no ring", vec![w(0)])
         },
     ];
-    v.push(Config {
-        sync: true,
-        errors: 1,
-        drops: 1,
-        primary_crashes: 0,
-        secondary_crashes: 1,
-        resets: false,
-        checkpoints: 2,
-        blocks: ONE,
-        prefix: syncing(),
-        ..ring("resync: devices fail", vec![w(0)])
-    });
     v.push(Config {
         give_up: true,
         drops: 1,

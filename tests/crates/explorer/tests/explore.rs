@@ -56,6 +56,11 @@ fn resynchronisation() {
 }
 
 #[test]
+fn devices_fail_in_a_resynchronisation() {
+    explore("resync-failing");
+}
+
+#[test]
 fn a_history_longer_than_the_lineage() {
     explore("history");
 }
