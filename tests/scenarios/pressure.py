@@ -120,7 +120,8 @@ def scenario_writers_at_their_limit(lab):
 
 
 scenario_writers_at_their_limit.guests = 0
-scenario_writers_at_their_limit.timeout = 400
+scenario_writers_at_their_limit.timeout = 900
+scenario_writers_at_their_limit.long = True
 
 
 def scenario_bounds_are_reached(lab):
