@@ -82,7 +82,7 @@ pub fn families(long: bool) -> Vec<(&'static str, Vec<Config>)> {
         ("takeover", takeover(long)),
         ("wire", wires(long)),
         ("resync", resync(long)),
-        ("resync-failing", resync_failing()),
+        ("resync-failing", resync_failing(long)),
         ("history", history(long)),
     ]
 }
@@ -588,12 +588,12 @@ fn history(long: bool) -> Vec<Config> {
     ]
 }
 
-/// The largest run of a synchronisation: by itself, to go on beside the others.
-fn resync_failing() -> Vec<Config> {
+/// The largest run of a synchronisation, by itself, to go on beside the others. Connections that break meanwhile: in the long one.
+fn resync_failing(long: bool) -> Vec<Config> {
     vec![Config {
         sync: true,
         errors: 1,
-        drops: 1,
+        drops: u8::from(long),
         primary_crashes: 0,
         secondary_crashes: 1,
         resets: false,
