@@ -135,8 +135,9 @@ class Lab:
                 leaks += self._leaks(guest)
                 guest.save_dmesg(self.logs / f"{guest.name}.dmesg")
             guest.close()
-            if guest.console.exists():
-                shutil.copy2(guest.console, self.logs / f"{guest.name}.console")
+            for said in (guest.console, guest.console.with_suffix(".put-aside")):
+                if said.exists():
+                    shutil.copy2(said, self.logs)
         for lab_wire in self._lab_wires:
             lab_wire.stop()
         faults = self.faults() + leaks
