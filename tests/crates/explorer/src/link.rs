@@ -86,7 +86,7 @@ impl World {
         let mine = Primary {
             lineage: p.sb.lineage(),
             head: node.head(),
-            oldest: node.oldest(),
+            oldest: node.oldest_held(),
         };
         let first = Some(VolumeId(cfg.blocks[0].0));
         let start = |kind: Kind| match kind {
