@@ -278,17 +278,16 @@ impl Worker {
     #[inline(never)]
     fn read_region(&mut self, s: &mut Session, item: &CopyItem) -> Result<bool, SessionError> {
         let bytes = item.range.bytes().0 as usize;
-        let ready = self.regions.is_ready(&self.wake);
-        if !ready.map_err(|_| SessionError::no_memory())? {
-            return Ok(false);
-        }
+        let volume = self.volume_of(item)?;
         let Some(buf) = self.group.pool.try_take(bytes) else {
             return Ok(false);
         };
-        let volume = self.volume_of(item)?;
+        let idle = self.regions.ready(&self.wake);
+        let Some(idle) = idle.map_err(|_| SessionError::no_memory())? else {
+            return Ok(false);
+        };
         s.sender.copy_begins();
-        self.regions
-            .read(&volume.data, item.range.sector.0, buf, bytes);
+        idle.read(&volume.data, item.range.sector.0, buf, bytes);
         Ok(true)
     }
 
