@@ -29,7 +29,7 @@ use replicate_core::{
         secondary::BadTerms,
     },
     session::{
-        meet::{VolumeFault, Why},
+        meet::Why,
         secondary::{Adoption, Agreed, Agreement, Begun, NotTaken, Offer, Unread, Wait},
     },
     units::Seq,
@@ -37,9 +37,9 @@ use replicate_core::{
 };
 use replicate_linux::{clock, kthread::should_stop};
 
-/// How long the session of a former primary may take to end, whose thread waits for nothing but its own connection, and the
-/// log to write what it was given before.
-const SETTLE_NS: u64 = 60_000_000_000;
+/// How long the session of a former primary may take to end, whose thread waits for nothing but its own connection; then
+/// as long again for the log to write what it was given before.
+const SETTLE_NS: u64 = 30_000_000_000;
 
 /// What the session needs of the welcome.
 pub(super) struct Adopted {
@@ -157,26 +157,7 @@ fn not_taken(group: &Group, w: &Welcome<'_>, why: NotTaken) -> SessionError {
         NotTaken::OtherGroup => other_group(
             format_args!("the primary's group {} is another group than this secondary's (uuid {}, here {}): format this SRL again to join it", w.head.group_name.as_str(), w.head.group, group.identity().uuid),
         ),
-        NotTaken::Volume(name, fault) => {
-            let (reason, code, what) = match fault {
-                VolumeFault::Missing => {
-                    (Reason::VolumeMissing, Code::VolumeMissing, "is not active")
-                }
-                VolumeFault::TooSmall { .. } => {
-                    (Reason::VolumeTooSmall, Code::VolumeSize, "is too small")
-                }
-                VolumeFault::BlockTooLarge { .. } => (
-                    Reason::BlockSize,
-                    Code::VolumeBlock,
-                    "has too large logical blocks",
-                ),
-            };
-            SessionError::refused(
-                reason,
-                code,
-                format_args!("volume {} {what} on the secondary", name.as_str()),
-            )
-        }
+        NotTaken::Volume(name, fault) => error::volume(&name, fault),
         NotTaken::OtherNumber(name) => other_group(
             format_args!("volume {} has another number in the secondary's volume table: the two were not made by the same group; format the secondary's SRL again", name.as_str()),
         ),
@@ -210,7 +191,7 @@ fn not_taken(group: &Group, w: &Welcome<'_>, why: NotTaken) -> SessionError {
             Refusal::new(
                 EIO,
                 format_args!(
-                    "SRL {}: the log ends at record {head} although it held more: it is damaged",
+                    "SRL {}: the log ends at record {head} although it held more: it is damaged; look with 'dmrepl srl check'",
                     shown(group)
                 ),
             ),
@@ -229,11 +210,14 @@ fn settle(
     w: &Welcome<'_>,
     adoption: &Adoption,
 ) -> Result<(), SessionError> {
-    let start = clock::monotonic_ns();
+    let (mut start, mut before) = (clock::monotonic_ns(), None);
     let waits_for = || adoption.waits_for(&group.inner.lock().node);
     while let Some(wait) = waits_for().map_err(|why| not_taken(group, w, why))? {
         if !goes_on(group, link) {
             return Err(stopped());
+        }
+        if before.replace(wait) != Some(wait) {
+            start = clock::monotonic_ns();
         }
         let late = clock::monotonic_ns().saturating_sub(start) > SETTLE_NS;
         match wait {
@@ -244,7 +228,7 @@ fn settle(
                 return Err(SessionError::closed(
                     Reason::LogFailed,
                     Code::NotReady,
-                    format_args!("the secondary's log is still busy with the former session"),
+                    format_args!("the secondary's log is still busy with the former session; trying again; is its SRL stuck?"),
                 ))
             }
             Wait::Session => group.wake_links(),

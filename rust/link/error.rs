@@ -6,7 +6,11 @@ use crate::{reason::Reason, refuse::Refusal};
 use core::fmt;
 use kernel::prelude::*;
 use replicate_core::{
-    session::{meet::Why, state::Event},
+    group::Name,
+    session::{
+        meet::{VolumeFault, Why},
+        state::Event,
+    },
     wire::{self, Code, WireError},
 };
 use replicate_linux::errno::{
@@ -235,5 +239,27 @@ fn forced(sync: bool) -> &'static str {
         " (the sync that was asked for lacks --force)"
     } else {
         ""
+    }
+}
+
+/// A volume of the primary that is not on the secondary, or cannot hold there what is written here.
+pub(super) fn volume(name: &Name, fault: VolumeFault) -> SessionError {
+    let name = name.as_str();
+    match fault {
+        VolumeFault::Missing => SessionError::refused(
+            Reason::VolumeMissing,
+            Code::VolumeMissing,
+            format_args!("volume {name} is not active on the secondary: create it there with dmsetup, under the same name"),
+        ),
+        VolumeFault::TooSmall { theirs, ours } => SessionError::refused(
+            Reason::VolumeTooSmall,
+            Code::VolumeSize,
+            format_args!("volume {name} has {theirs} sectors on the secondary, the primary's has {ours}: use a larger data device there"),
+        ),
+        VolumeFault::BlockTooLarge { theirs, ours } => SessionError::refused(
+            Reason::BlockSize,
+            Code::VolumeBlock,
+            format_args!("volume {name} has logical blocks of {theirs} bytes on the secondary, {ours} on the primary: create the primary's with 'block_size {theirs}'"),
+        ),
     }
 }

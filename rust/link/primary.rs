@@ -28,7 +28,7 @@ use replicate_core::{
     log::superblock::Superblock,
     node::durable::links as durable,
     session::{
-        meet::{self, Peer, Primary, Rival, VolumeFault, Why},
+        meet::{self, Peer, Primary, Rival, Why},
         primary::{self, Decision, First, Kind, NoSession, Promise, Refusal},
         sender::Sender,
         state, SessionId,
@@ -389,31 +389,7 @@ fn decide(
 fn check_volumes(mine: &SuperblockInfo, s: &State<'_>) -> Result<(), SessionError> {
     for v in mine.volumes.iter() {
         let theirs = s.volumes.iter().find(|t| t.name == v.name);
-        let name = v.name.as_str();
-        match meet::check_volume(v, theirs.as_ref()) {
-            Ok(()) => {}
-            Err(VolumeFault::Missing) => {
-                return Err(SessionError::refused(
-                    Reason::VolumeMissing,
-                    Code::VolumeMissing,
-                    format_args!("volume {name} is not active on the secondary: create it there with dmsetup, under the same name"),
-                ))
-            }
-            Err(VolumeFault::TooSmall { theirs, ours }) => {
-                return Err(SessionError::refused(
-                    Reason::VolumeTooSmall,
-                    Code::VolumeSize,
-                    format_args!("volume {name} has {theirs} sectors on the secondary, the primary's has {ours}: use a larger data device there"),
-                ))
-            }
-            Err(VolumeFault::BlockTooLarge { theirs, ours }) => {
-                return Err(SessionError::refused(
-                    Reason::BlockSize,
-                    Code::VolumeBlock,
-                    format_args!("volume {name} has logical blocks of {theirs} bytes on the secondary, {ours} on the primary: create the primary's with 'block_size {theirs}'"),
-                ))
-            }
-        }
+        meet::check_volume(v, theirs.as_ref()).map_err(|fault| error::volume(&v.name, fault))?;
     }
     Ok(())
 }
