@@ -252,7 +252,9 @@ impl Fitting {
             node.check_terms(&adoption.terms())?;
             adopt::may_resume(sb, theirs, node.adopted_commit(offer.fork.seq))?;
         }
-        // The lineage above is the one that was stated, or this fails.
+        // Fails where another welcome was taken up since the statement. One that was being recorded while this host stated
+        // itself may have mixed its lineage with former positions: the looks above are at what is here now, so that what is
+        // taken is right; what the primary then sends anew is known already.
         node.adoption_begins(link, stated, succession)?;
         Ok(adoption)
     }
