@@ -39,13 +39,15 @@ pub use sync::{RegionCopy, SyncStart};
 pub const VERSION: u16 = 1;
 
 /// Bytes of a hello, for ever.
-pub const HELLO_BYTES: usize = 128;
+pub const HELLO_BYTES: usize = 160;
 /// Bytes of a proof, for ever.
 pub const PROOF_BYTES: usize = 48;
 /// Bytes of a refusal in the clear, for ever.
 pub const CLEAR_REFUSAL_BYTES: usize = 272;
 /// Bytes of what a proof is computed over.
-pub const TRANSCRIPT_BYTES: usize = 272;
+pub const TRANSCRIPT_BYTES: usize = 16 + 2 * HELLO_BYTES;
+/// Bytes of what the MAC of a hello is computed over.
+pub const SIGNED_BYTES: usize = 16 + HELLO_BYTES;
 
 /// Bytes of a message header.
 pub const HEADER_BYTES: usize = 96;

@@ -11,7 +11,9 @@ use kernel::prelude::*;
 use replicate_core::{
     units::HostId,
     wire::{
-        hello::{decode_proof, decode_refusal, encode_proof, transcript, Clear, End, Hello},
+        hello::{
+            decode_proof, decode_refusal, encode_proof, signed, transcript, Clear, End, Hello,
+        },
         Code, WireError, CLEAR_REFUSAL_BYTES, HELLO_BYTES, PROOF_BYTES,
     },
 };
@@ -31,6 +33,14 @@ pub(crate) fn ours(group: &Group, link: &Link) -> Hello {
     Hello::new(link.name, group.identity().host, nonce)
 }
 
+/// The MAC that a hello of the connector carries.
+#[inline(never)]
+pub(crate) fn sign(group: &Group, hello: &Hello) -> [u8; 32] {
+    let words = signed(hello);
+    let lists = group.lists.lock();
+    hmac_sha256(lists.secret.as_bytes(), &[&words])
+}
+
 /// The proof of `prover` over the two hellos as they were sent.
 #[inline(never)]
 pub(crate) fn prove(
@@ -47,7 +57,8 @@ pub(crate) fn prove(
 /// The connector's half; the peer's host id. Sleeps.
 #[inline(never)]
 pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<HostId, SessionError> {
-    let us = ours(group, link);
+    let mut us = ours(group, link);
+    us.mac = sign(group, &us);
     let sent = us.encode();
     stream
         .send_all(&[Part::Bytes(&sent)], STEP_MS)
@@ -55,6 +66,9 @@ pub(crate) fn connect(group: &Group, link: &Link, stream: &Stream) -> Result<Hos
     let mut got = [0u8; HELLO_BYTES];
     receive(stream, Clear::Hello, &mut got)?;
     let them = Hello::decode(&got).map_err(SessionError::wire)?;
+    if them.mac != [0; 32] {
+        return Err(SessionError::wire(WireError::Field("MAC of a listener")));
+    }
     us.agree(&them).map_err(|e| disagree(e, link))?;
     let proof = encode_proof(&prove(group, End::Connector, &sent, &got));
     stream

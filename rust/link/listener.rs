@@ -3,8 +3,9 @@
 //! Who connects to this host: one listener per local address, shared by the links of all groups.
 //!
 //! A connection that does not come from the peer address of one of these links is closed when it is accepted. Any other
-//! has a place in a list, 3 seconds and 128 bytes until it has proven that it knows the secret of the group whose link it
-//! named; whose places they are, and who goes when they are taken, is decided by `replicate_core::session::accept`. Then it
+//! has a place in a list, 3 seconds and 160 bytes until it has proven that it knows the secret of the group whose link it
+//! named. Its hello is signed with that secret, and one that is not, or that another pending connection has sent before,
+//! ends there: who has not recorded hellos takes no place that is kept for a proof. Whose places they are, and who goes when they are taken, is decided by `replicate_core::session::accept`. Then it
 //! is handed to that link's thread. Garbage, half messages and wrong proofs cost nobody else anything: the pending
 //! connection is dropped and counted.
 //!
@@ -223,6 +224,11 @@ impl Pending {
             Step::Proof(_) => Stage::Proof,
         }
     }
+
+    /// Whether it has sent that hello, and was answered.
+    fn sent(&self, hello: &[u8]) -> bool {
+        matches!(&self.step, Step::Proof(c) if c.theirs == *hello)
+    }
 }
 
 /// What becomes of a pending connection.
@@ -325,11 +331,14 @@ impl Acceptor {
 
     /// Takes what a pending connection sent. Returns whether it stays.
     fn serve_one(&mut self, i: usize) -> bool {
-        let Some(pending) = self.pending.get_mut(i) else {
+        let Some((before, [pending, after @ ..])) = self.pending.split_at_mut_checked(i) else {
             return false;
         };
         let (host, since_ns) = (pending.from.host(), pending.since_ns);
-        match turn(pending, &self.shared) {
+        let (before, after) = (&*before, &*after);
+        let sent = |some: &[KBox<Pending>], hello: &[u8]| some.iter().any(|p| p.sent(hello));
+        let repeated = |hello: &[u8]| sent(before, hello) || sent(after, hello);
+        match turn(pending, &self.shared, repeated) {
             Turn::Stays => {
                 let same = self.pending.iter().filter(|p| p.from.host() == host);
                 let age_ns = clock::monotonic_ns().saturating_sub(since_ns);
@@ -396,8 +405,8 @@ impl Acceptor {
     }
 }
 
-/// Reads what a pending connection said, and answers.
-fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
+/// Reads what a pending connection said, and answers. `repeated`: whether another one has sent this hello.
+fn turn(pending: &mut Pending, shared: &Shared, repeated: impl Fn(&[u8]) -> bool) -> Turn {
     let want = match pending.step {
         Step::Hello => HELLO_BYTES,
         Step::Proof(_) => PROOF_BYTES,
@@ -424,7 +433,7 @@ fn turn(pending: &mut Pending, shared: &Shared) -> Turn {
     }
     pending.got = 0;
     match &pending.step {
-        Step::Hello => greet(pending, shared),
+        Step::Hello => greet(pending, shared, repeated),
         Step::Proof(challenge) => admit(pending, challenge, shared),
     }
 }
@@ -437,7 +446,7 @@ fn starts_well(pending: &Pending) -> bool {
 }
 
 /// A hello is there: find its link, answer with ours.
-fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
+fn greet(pending: &mut Pending, shared: &Shared, repeated: impl Fn(&[u8]) -> bool) -> Turn {
     let Ok(them) = Hello::decode(&pending.buf) else {
         return Turn::Bad("invalid hello");
     };
@@ -455,6 +464,12 @@ fn greet(pending: &mut Pending, shared: &Shared) -> Turn {
             no.refusal.text(),
         );
         return Turn::Bad("protocol version or host id not accepted");
+    }
+    if !eq_const_time(&them.mac, &hello::sign(&group, &them)) {
+        return wrong_secret(pending);
+    }
+    if repeated(&pending.buf) {
+        return Turn::Bad("a repeated hello");
     }
     let ours = us.encode();
     let challenge = Challenge {
@@ -488,12 +503,7 @@ fn admit(pending: &Pending, c: &Challenge, shared: &Shared) -> Turn {
         Some(Err(_)) | None => false,
     };
     if !right {
-        refuse(
-            pending,
-            Code::WrongSecret,
-            "the proof is wrong: is the same --secret-file used on both hosts?",
-        );
-        return Turn::Bad("authentication failed: wrong secret");
+        return wrong_secret(pending);
     }
     let ours = encode_proof(&hello::prove(&group, End::Listener, &c.theirs, &c.ours));
     if !send(pending, &ours) {
@@ -504,6 +514,15 @@ fn admit(pending: &Pending, c: &Challenge, shared: &Shared) -> Turn {
         host: c.host,
     });
     Turn::Leaves
+}
+
+fn wrong_secret(pending: &Pending) -> Turn {
+    refuse(
+        pending,
+        Code::WrongSecret,
+        "the proof is wrong: is the same --secret-file used on both hosts?",
+    );
+    Turn::Bad("authentication failed: wrong secret")
 }
 
 fn send(pending: &Pending, bytes: &[u8]) -> bool {

@@ -8,8 +8,10 @@
 //! - Each address has places of its own, so nobody takes those of another peer.
 //! - Where they are all taken, a new connection takes the place of the oldest one of that address that has not sent a
 //!   valid hello. An honest peer sends its hello at once: half-open and slow connections do not keep it out.
-//! - A connection that was answered and owes its proof is never closed for a new one. Its time is shorter while the
-//!   places of its address are all taken, so that they become free before an honest peer's second attempt.
+//! - A connection that was answered and owes its proof is never closed for a new one. A hello is answered once, and only
+//!   when it is signed with the secret: to take all places so, somebody must have recorded as many hellos on the wire.
+//!   Its time is shorter while the places of its address are all taken, so that they become free before an honest peer's
+//!   second attempt.
 
 /// Connections of one address that may wait at a time.
 pub const MAX_PER_SOURCE: usize = 64;

@@ -14,7 +14,7 @@ use replicate_core::{
     units::{EpochId, GroupUuid, HostId, Position, Record, Seq},
     wire::{
         encode, encode_record, encode_state, encode_welcome,
-        hello::{decode_proof, decode_refusal, encode_proof, encode_refusal, transcript},
+        hello::{decode_proof, decode_refusal, encode_proof, encode_refusal, signed, transcript},
         Clear, Code, Credit, Decoder, End, Envelope, Header, Hello, Incoming, Kind, Message,
         Progress, Refusal, RegionCopy, Start, StateHead, SyncStart, WelcomeHead, WireError,
         CLEAR_REFUSAL_BYTES, DATA_MESSAGE_HEAD_BYTES, HEADER_BYTES, HELLO_BYTES, MAX_CONTROL,
@@ -382,10 +382,11 @@ proptest! {
         link in common::name(),
         host in common::epoch_id(),
         nonce: [u8; 32],
+        mac: [u8; 32],
         bit in 0usize..HELLO_BYTES * 8,
     ) {
         prop_assume!(nonce != [0; 32]);
-        let hello = Hello::new(link, HostId(host.0), nonce);
+        let hello = Hello { mac, ..Hello::new(link, HostId(host.0), nonce) };
         let mut bytes = hello.encode();
         prop_assert_eq!(Hello::decode(&bytes), Ok(hello));
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -395,6 +396,20 @@ proptest! {
         let bit = bit % (PROOF_BYTES * 8);
         bytes[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(decode_proof(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_signature_covers_every_byte_but_crc_and_mac(nonce: [u8; 32], at in 0usize..HELLO_BYTES, value in 1u8..) {
+        prop_assume!(nonce != [0; 32]);
+        let hello = Hello::new(Name::new(b"dr").unwrap(), HostId([1; 16]), nonce);
+        let mut bytes = hello.encode();
+        bytes[at] ^= value;
+        bytes[12..16].fill(0);
+        let crc = crc32c(0, &bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        if let Ok(other) = Hello::decode(&bytes) {
+            prop_assert_eq!(signed(&other) == signed(&hello), (12..16).contains(&at) || at >= 128);
+        }
     }
 
     #[test]

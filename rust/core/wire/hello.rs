@@ -7,6 +7,10 @@
 //! is an HMAC-SHA256 with the group's secret over [`transcript`], computed by the caller. The listener
 //! says nothing that depends on the secret to one who has not proved that he knows it.
 //!
+//! The connector's hello carries a MAC of itself ([`signed`]). It proves less than the proof, because it may be a
+//! recorded one; but whoever knows no secret and has recorded nothing does not get as far as owing a proof, so that
+//! the few places of those who do are not theirs to take.
+//!
 //! | offset | bytes | hello |
 //! |---|---|---|
 //! | 0 | 8 | magic `dmRep\r\nH` |
@@ -16,6 +20,7 @@
 //! | 16 | 64 | link name |
 //! | 80 | 16 | host id |
 //! | 96 | 32 | nonce |
+//! | 128 | 32 | the connector's: MAC over [`signed`]; the listener's: zero |
 
 use zerocopy::{
     little_endian::{U16, U32},
@@ -26,7 +31,8 @@ use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::{
     bytes::{must, zero},
     refusal::{is_text, text_of, Code, Refusal},
-    WireError, CLEAR_REFUSAL_BYTES, HELLO_BYTES, MAX_TEXT, PROOF_BYTES, TRANSCRIPT_BYTES, VERSION,
+    WireError, CLEAR_REFUSAL_BYTES, HELLO_BYTES, MAX_TEXT, PROOF_BYTES, SIGNED_BYTES,
+    TRANSCRIPT_BYTES, VERSION,
 };
 use crate::{checksum::crc32c, group::Name, units::HostId};
 
@@ -99,6 +105,8 @@ pub struct Hello {
     pub host: HostId,
     /// Random, new for every connection.
     pub nonce: [u8; 32],
+    /// The connector's: its MAC over [`signed`]. The listener's: zero.
+    pub mac: [u8; 32],
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -111,10 +119,11 @@ struct RawHello {
     link: Name,
     host: [u8; 16],
     nonce: [u8; 32],
+    mac: [u8; 32],
 }
 
 impl Hello {
-    /// The hello of this code.
+    /// The hello of this code, without a MAC.
     #[must_use]
     pub const fn new(link: Name, host: HostId, nonce: [u8; 32]) -> Hello {
         Hello {
@@ -123,13 +132,21 @@ impl Hello {
             link,
             host,
             nonce,
+            mac: [0; 32],
         }
     }
 
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {
-        let mut raw = RawHello {
+        let mut raw = self.raw();
+        raw.crc = crc32c(0, raw.as_bytes()).into();
+        transmute!(raw)
+    }
+
+    /// Its fields in their places, the CRC zero.
+    fn raw(&self) -> RawHello {
+        RawHello {
             magic: HELLO,
             highest: self.highest.into(),
             lowest: self.lowest.into(),
@@ -137,9 +154,8 @@ impl Hello {
             link: self.link,
             host: self.host.0,
             nonce: self.nonce,
-        };
-        raw.crc = crc32c(0, raw.as_bytes()).into();
-        transmute!(raw)
+            mac: self.mac,
+        }
     }
 
     /// The hello that these bytes are.
@@ -168,6 +184,7 @@ impl Hello {
             link: raw.link,
             host: HostId(raw.host),
             nonce: raw.nonce,
+            mac: raw.mac,
         })
     }
 
@@ -191,6 +208,25 @@ impl Hello {
         }
         Ok(highest)
     }
+}
+
+/// What the MAC of a connector's hello is computed over: a tag, and the hello with CRC and MAC zero.
+#[must_use]
+pub fn signed(hello: &Hello) -> [u8; SIGNED_BYTES] {
+    #[derive(IntoBytes, Immutable)]
+    #[repr(C)]
+    struct Signed {
+        tag: [u8; 16],
+        hello: RawHello,
+    }
+    transmute!(Signed {
+        tag: *b"dmRep hello\0\0\0\0\0",
+        hello: Hello {
+            mac: [0; 32],
+            ..*hello
+        }
+        .raw(),
+    })
 }
 
 /// What `prover` computes its proof over: its tag and both hellos as they were sent.
@@ -311,7 +347,6 @@ pub fn decode_refusal(bytes: &[u8; CLEAR_REFUSAL_BYTES]) -> Result<Refusal<'_>, 
 const _: () = assert!(size_of::<RawHello>() == HELLO_BYTES);
 const _: () = assert!(size_of::<RawProof>() == PROOF_BYTES);
 const _: () = assert!(size_of::<RawRefusal>() == CLEAR_REFUSAL_BYTES);
-const _: () = assert!(TRANSCRIPT_BYTES == 16 + 2 * HELLO_BYTES);
 
 #[cfg_attr(CONFIG_KUNIT, kernel::macros::kunit_tests(replicate_core_wire_hello))]
 #[cfg_attr(not(CONFIG_KUNIT), cfg(test))]
@@ -331,6 +366,7 @@ mod tests {
         assert_eq!(b[16..20], *b"dr\0\0");
         assert_eq!(b[80..96], [1; 16]);
         assert_eq!(b[96..128], [2; 32]);
+        assert_eq!(b[128..160], [0; 32]);
         assert_eq!(Hello::decode(&b), Ok(hello(1, 2)));
         let first = b.first_chunk::<8>();
         assert_eq!(first.map(Clear::peek), Some(Ok(Clear::Hello)));
@@ -364,8 +400,22 @@ mod tests {
         assert!(a != b);
         assert!(a != transcript(End::Connector, &l, &c));
         assert_eq!(a[0..16], *b"dmRep connector\0");
-        assert_eq!(a[16..144], c);
-        assert_eq!(a[144..272], l);
+        assert_eq!(a[16..176], c);
+        assert_eq!(a[176..336], l);
+    }
+
+    #[test]
+    fn a_hello_is_signed_without_its_mac() {
+        let plain = signed(&hello(1, 2));
+        assert_eq!(plain[0..16], *b"dmRep hello\0\0\0\0\0");
+        assert_eq!(plain[28..32], [0; 4]);
+        assert_eq!(plain[112..144], [2; 32]);
+        let with = Hello {
+            mac: [7; 32],
+            ..hello(1, 2)
+        };
+        assert!(signed(&with) == plain);
+        assert_eq!(Hello::decode(&with.encode()), Ok(with));
     }
 
     #[test]

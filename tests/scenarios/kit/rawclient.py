@@ -4,6 +4,8 @@
 The guest has no interpreter: the bytes are made here and sent with busybox nc.
 """
 
+import hashlib
+import hmac
 import random
 
 from .host import PORT
@@ -53,12 +55,20 @@ def crc32c(data: bytes) -> int:
     return crc ^ 0xffffffff
 
 
+HELLO_BYTES = 160
+
+
 def hello(link: str = "dr", highest: int = 1, lowest: int = 1, host: bytes = b"rawclient-hostid",
-          nonce: bytes = bytes(range(32))) -> bytes:
-    """A hello with a right checksum, in the bytes of Documentation's wire format."""
-    raw = (b"dmRep\r\nH" + highest.to_bytes(2, "little") + lowest.to_bytes(2, "little") + bytes(4)
-           + link.encode().ljust(64, b"\0") + host + nonce)
-    return raw[:12] + crc32c(raw).to_bytes(4, "little") + raw[16:]
+          nonce: bytes = bytes(range(32)), key: bytes = None) -> bytes:
+    """A hello with a right checksum, in the bytes of Documentation's wire format; with `key`, the group's secret, also
+    with a right MAC: one that somebody has recorded."""
+    def fields(crc: bytes) -> bytes:
+        return (b"dmRep\r\nH" + highest.to_bytes(2, "little") + lowest.to_bytes(2, "little") + crc
+                + link.encode().ljust(64, b"\0") + host + nonce)
+    mac = bytes(32)
+    if key is not None:
+        mac = hmac.digest(key, b"dmRep hello".ljust(16, b"\0") + fields(bytes(4)) + bytes(32), hashlib.sha256)
+    return fields(crc32c(fields(bytes(4)) + mac).to_bytes(4, "little")) + mac
 
 
 def proof(mac: bytes = bytes(32)) -> bytes:

@@ -11,8 +11,10 @@
 //! Each command is `sh -c` in a process group of its own, so that a timeout ends its children too.
 //! Failure to talk to the port ends the agent; init starts it again.
 //!
-//! As `guest-agent pump SOCKET PORT` it is one end of a disk instead, see [`pump`].
+//! As `guest-agent pump SOCKET PORT` it is one end of a disk instead, see [`pump`]; as `guest-agent flood` a client
+//! that nobody wants, see [`flood`].
 
+mod flood;
 mod pump;
 
 use std::collections::HashMap;
@@ -192,16 +194,28 @@ fn serve(path: &str) -> io::Result<()> {
     }
 }
 
+fn usage() -> ExitCode {
+    eprintln!("usage: guest-agent PORT");
+    eprintln!("       guest-agent pump SOCKET PORT");
+    eprintln!("       guest-agent flood ADDRESS:PORT RATE OPEN PIECE FILE");
+    ExitCode::from(2)
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (path, result) = match words.as_slice() {
         ["pump", socket, port] => (*port, pump::serve(socket, port)),
-        [port] => (*port, serve(port)),
-        _ => {
-            eprintln!("usage: guest-agent PORT\n       guest-agent pump SOCKET PORT");
-            return ExitCode::from(2);
+        ["flood", address, rate, open, piece, file] => {
+            match (rate.parse(), open.parse(), piece.parse()) {
+                (Ok(rate), Ok(open), Ok(piece)) => {
+                    (*address, flood::serve(address, rate, open, piece, file))
+                }
+                _ => return usage(),
+            }
         }
+        [port] => (*port, serve(port)),
+        _ => return usage(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
