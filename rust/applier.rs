@@ -2,7 +2,7 @@
 
 //! The applier: one thread per group for everything below the commit point.
 //!
-//! Each turn: load records for replay, write one round to the data volumes, write region copies whose turn
+//! Each turn: load records for replay, write one round to the data volumes (of records in memory, or in the log), write region copies whose turn
 //! has come, checkpoint when due. It waits for its own I/O, which nobody else does, so it is also the only
 //! one that writes superblocks while the group runs (commands that must write one pause it first).
 //!
@@ -34,12 +34,15 @@ use replicate_linux::{
     event::Event,
     gfp::ReclaimWaits,
     kthread::StopToken,
+    pages::{PageBuf, PagePool},
 };
 
 /// Data writes in flight at once.
 const DEPTH: usize = 64;
 /// A turn is taken at least so often: a checkpoint may be due.
 const IDLE_MS: u32 = 200;
+/// Pages for data that is read from the log, and for the lists of them.
+const RESERVE_PAGES: usize = 128;
 /// Page fragments of a largest record.
 const MAX_SEGMENTS: usize = 258;
 
@@ -59,6 +62,9 @@ pub(crate) struct Applier {
     io: SyncIo,
     /// Reads the log for replay, where there is a ring: volumes whose disk fails wait for it, so it is made beforehand.
     loader: Option<Cursor>,
+    /// Pages for data that is read from the log, so that small writes of a round go out together. What finds none is written
+    /// one at a time, from the buffer of `io`.
+    reserve: Arc<PagePool>,
     last_checkpoint_ns: u64,
     /// That the SRL lacks a copy of its superblock has been said.
     told_degraded: bool,
@@ -85,6 +91,10 @@ impl Applier {
             },
             last_checkpoint_ns: clock::monotonic_ns(),
             told_degraded: false,
+            reserve: match group.srl.ring_bytes() {
+                Some(_) => PagePool::new(RESERVE_PAGES, RESERVE_PAGES, None)?,
+                None => PagePool::new(0, 0, None)?,
+            },
             volumes: Group::room_for_volumes()?,
             group,
         })
@@ -152,6 +162,7 @@ impl Applier {
                 self.group.inner.lock().node.round_done();
                 true
             }
+            Some(Apply::Log { from, .. }) => self.apply_logged(from),
             Some(Apply::Horizon { horizon, redo }) => self.raise_horizon(horizon, redo),
             Some(Apply::FlushData) => {
                 let upto = self.group.inner.lock().node.applier.point();
@@ -209,18 +220,29 @@ impl Applier {
         let Some(volume) = volume else {
             return Some(record);
         };
+        self.send(record, payload.as_deref(), volume)
+    }
+
+    /// Submits the data write of `record`. Returns the record where that cannot be done, so that it must be replayed.
+    fn send(
+        &mut self,
+        record: Record,
+        payload: Option<&PageBuf>,
+        volume: Arc<Volume>,
+    ) -> Option<Record> {
         let Some(unit) = self.units.pop() else {
             return Some(record);
         };
+        let seq = record.seq;
         let dev = volume.data.clone();
         let sector = record.range.sector.0;
         let target = Target { volume, record };
         match (record.op, payload) {
-            (Op::Write, Some(p)) => {
+            (Op::Write, Some(buf)) => {
                 let all = Segment {
-                    buf: &p,
+                    buf,
                     offset: 0,
-                    len: p.len(),
+                    len: buf.len(),
                 };
                 unit.write(
                     &dev,

@@ -192,7 +192,8 @@ impl LogWorker {
         ));
     }
 
-    /// Gives memory back. A secondary keeps nothing that is applied. A primary keeps what its senders have
+    /// Gives memory back. A secondary keeps nothing that is applied, and while it applies nothing, or comes up from that,
+    /// no more than a quarter of its memory: the rest is for what comes. A primary keeps what its senders have
     /// still to send, as long as memory is plenty; when it grows short they read back from the log.
     fn retire(&mut self) {
         let (role, base, used, capacity, replaying) = {
@@ -208,9 +209,12 @@ impl LogWorker {
         };
         let (pages, max) = (self.group.pool.in_use(), self.group.pool.max());
         // The system may run out of memory long before the pool reaches its maximum.
-        let short = self.group.pool.take_short();
+        let mut short = self.group.pool.take_short();
         let keep_from = match role {
-            Role::Secondary => Seq(u64::MAX),
+            Role::Secondary => {
+                short |= used > capacity / 4 || pages > max / 4;
+                Seq(u64::MAX)
+            }
             Role::Primary if replaying => Seq(u64::MAX),
             Role::Primary if short || used > capacity / 2 || pages > max / 2 => {
                 self.group.keep_from().max(base.plus(2 + used / 4))
@@ -221,7 +225,7 @@ impl LogWorker {
         loop {
             let more = {
                 let mut inner = self.group.inner.lock();
-                inner.retire(keep_from, &mut self.retired)
+                inner.retire(keep_from, short, &mut self.retired)
             };
             self.retired.clear();
             if !more {
@@ -229,8 +233,14 @@ impl LogWorker {
             }
         }
         let inner = self.group.inner.lock();
-        if inner.node.window.base() > base && inner.attached.iter().any(|l| !l.deferred.is_empty())
-        {
+        if inner.node.window.base() == base {
+            return;
+        }
+        if role == Role::Secondary && short {
+            // Sessions have credit to give.
+            inner.wake_links();
+        }
+        if inner.attached.iter().any(|l| !l.deferred.is_empty()) {
             // There is room again for what waits.
             self.group.log_wake.notify();
         }

@@ -2,7 +2,8 @@
 
 //! Replay: records of this host's own log that the data volumes may lack.
 //!
-//! *After a start* the window is filled from the log as it empties, and the usual rounds apply it. *A volume with a floor*
+//! *After a start* the window is filled from the log as it empties, and the usual rounds apply it. *What a replica dropped from
+//! memory* while it stood still is applied in rounds of the log. *A volume with a floor*
 //! (it came late, was suspended, or a device failed) is brought up by its own records alone, a batch of the log in each
 //! turn: replaying the others' again would make their reads go back in time. Which, from where and to where is
 //! decided by the node ([`replicate_core::node::volumes`]).
@@ -19,7 +20,7 @@ use replicate_core::{
     units::{Op, Record, Seq},
 };
 use replicate_linux::{
-    bio::{Flags, SyncIo},
+    bio::{plugged, Flags, SyncIo},
     errno::ENODATA,
     pages::PageBuf,
 };
@@ -37,17 +38,81 @@ impl Applier {
                 Ok(0) => return any,
                 Ok(_) => any = true,
                 Err(e) => {
-                    self.group.fail(crate::refuse::Refusal::new(
-                        e,
-                        format_args!(
-                            "SRL {}: record {seq} cannot be read back for replay (error {})",
-                            self.group.srl.path().to_str().unwrap_or("?"),
-                            e.to_errno()
-                        ),
-                    ));
+                    self.unreadable(seq, e);
                     return false;
                 }
             }
+        }
+    }
+
+    fn unreadable(&self, seq: Seq, e: Error) {
+        self.group.fail(crate::refuse::Refusal::new(
+            e,
+            format_args!(
+                "SRL {}: record {seq} cannot be read back for replay (error {})",
+                self.group.srl.path().to_str().unwrap_or("?"),
+                e.to_errno()
+            ),
+        ));
+    }
+
+    /// A round of records that are in the log only; `true` when there was one.
+    pub(super) fn apply_logged(&mut self, from: Seq) -> bool {
+        let Some(mut cursor) = self.loader.take() else {
+            return false;
+        };
+        let done = self.logged_round(&mut cursor, from);
+        self.loader = Some(cursor);
+        done.unwrap_or_else(|e| {
+            self.unreadable(from, e);
+            false
+        })
+    }
+
+    fn logged_round(&mut self, cursor: &mut Cursor, from: Seq) -> Result<bool> {
+        let group = self.group.clone();
+        cursor.set_group(group.identity().uuid);
+        // The applier stands still while a history is adopted: what is read stays true until the round has ended.
+        cursor.seek(&group, from).map_err(error)?;
+        let read = || cursor.records().filter(move |(r, _)| r.seq >= from);
+        let begun = {
+            let mut inner = group.inner.lock();
+            inner.node.begin_logged(read().map(|(r, _)| r))
+        };
+        let Some((_, last)) = begun else {
+            return Ok(false);
+        };
+        plugged(|| {
+            for (record, bytes) in read().take_while(|(r, _)| r.seq <= last) {
+                self.write_logged(&record, bytes);
+            }
+        });
+        self.reap(true);
+        group.inner.lock().node.round_done();
+        Ok(true)
+    }
+
+    /// Starts the data write of a record of such a round, or does it.
+    fn write_logged(&mut self, record: &Record, bytes: &[u8]) {
+        let volume = {
+            let inner = self.group.inner.lock();
+            if !inner.node.writes(record) {
+                return;
+            }
+            inner.volume(record.range.volume)
+        };
+        let Some(volume) = volume else {
+            self.missed(record);
+            return;
+        };
+        let mut buf = self.reserve.try_take(bytes.len());
+        buf.take_if(|b| b.write_at(0, bytes).is_err());
+        if record.op == Op::Write && buf.is_none() {
+            if write_one(&mut self.io, &volume, record, bytes).is_err() {
+                self.group.fail_volume(&volume, "write", "I/O error");
+            }
+        } else if self.send(*record, buf.as_ref(), volume).is_some() {
+            self.missed(record);
         }
     }
 

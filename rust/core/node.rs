@@ -331,11 +331,13 @@ impl<M: Memory> Node<M> {
     ///
     /// With a ring a volume that lacks a record (absent, suspended, failed) gets it from the log when it comes back, so
     /// memory does not wait for it: the other volumes' writers go on until the log itself is full. Without a ring memory
-    /// is all there is.
+    /// is all there is. A replica that stands still applies nothing, whatever comes: where memory is `short` it drops what is
+    /// durable in its log, too, and applies that from there, see [`apply`].
     ///
     /// `keep_from`: lowest seq that a reader of memory still holds (reads being overlaid, senders, when memory is not short).
-    pub fn retire(&mut self, keep_from: Seq) -> Seq {
+    pub fn retire(&mut self, keep_from: Seq, short: bool) -> Seq {
         let mut upto = match &self.log {
+            Log::Ring(w) if short && self.may_drop_unapplied() => w.commit_point(),
             Log::Ring(w) => self.applier.applied().min(w.written_prefix()),
             Log::NoRing(_) => self.clean(),
         };
@@ -343,7 +345,9 @@ impl<M: Memory> Node<M> {
         if self.role == Role::Primary {
             upto = upto.min(self.gate.completed());
         }
-        if let Some((first, _)) = self.applier.round() {
+        // The records of a round from the log are not in memory.
+        let in_memory = |(_, last): &(Seq, Seq)| *last > self.window.base();
+        if let Some((first, _)) = self.applier.round().filter(in_memory) {
             upto = upto.min(first.prev());
         }
         self.window.retire(upto);

@@ -393,8 +393,14 @@ impl Inner {
     }
 
     /// Drops from memory what nobody needs there, as many records as `out` has room for, which takes their payloads:
-    /// they are freed without the lock. `keep_from`: lowest seq that senders still want. `true`: there may be more.
-    pub(crate) fn retire(&mut self, keep_from: Seq, out: &mut KVec<SharedBuf>) -> bool {
+    /// they are freed without the lock. `keep_from`: lowest seq that senders still want. `short`: memory is. `true`: there
+    /// may be more.
+    pub(crate) fn retire(
+        &mut self,
+        keep_from: Seq,
+        short: bool,
+        out: &mut KVec<SharedBuf>,
+    ) -> bool {
         let pinned = self
             .pins
             .as_ref()
@@ -406,7 +412,7 @@ impl Inner {
         let from = self.node.window.base();
         let room = (out.capacity() - out.len()) as u64;
         let end = from.plus(1 + room);
-        let to = self.node.retire(keep_from.min(pinned).min(end));
+        let to = self.node.retire(keep_from.min(pinned).min(end), short);
         let mut seq = from.next();
         while seq <= to {
             let i = self.node.window.index(seq);

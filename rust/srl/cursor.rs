@@ -138,7 +138,7 @@ impl Cursor {
     }
 
     /// The records of the loaded batch that count, with their payloads.
-    pub(crate) fn records(&self) -> impl Iterator<Item = (Record, &[u8])> + '_ {
+    pub(crate) fn records(&self) -> impl Iterator<Item = (Record, &[u8])> + Clone + '_ {
         let (first, last) = self.loaded.unwrap_or((Seq(1), Seq::NONE));
         self.reader
             .records()

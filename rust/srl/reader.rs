@@ -186,7 +186,7 @@ impl Reader {
     }
 
     /// Its records, with their payloads.
-    pub(crate) fn records(&self) -> Option<impl Iterator<Item = (Record, &[u8])> + '_> {
+    pub(crate) fn records(&self) -> Option<impl Iterator<Item = (Record, &[u8])> + Clone + '_> {
         let (head, bytes) = self.head()?;
         Some(head.records().filter_map(move |(record, at)| {
             let from = at as usize;

@@ -10,6 +10,8 @@
 //! round covers whole is *superseded*: it is not written. A crash in the middle is repaired by the log.
 //! Without a ring every record is written.
 //!
+//! A round is of records in memory, or of records that are in the log only, see [`apply`](super::apply).
+//!
 //! Whether a volume has what a round went past is said beside it, see [`volumes`](super::volumes).
 //!
 //! Trace without the overlap rule: W1(b0), W2(b0) in one round; the device takes W2, then W1; b0 = W1 for ever.
@@ -39,7 +41,8 @@ pub struct Point {
 pub struct Applier {
     applied: Point,
     flushed: Point,
-    round: Option<(Seq, Seq)>,
+    /// First record and end of the round in progress.
+    round: Option<(Seq, Point)>,
 }
 
 impl Applier {
@@ -74,12 +77,12 @@ impl Applier {
 
     /// The round in progress.
     pub fn round(&self) -> Option<(Seq, Seq)> {
-        self.round
+        self.round.map(|(first, last)| (first, last.seq))
     }
 
     /// Everything up to here was at least submitted to the data volumes.
     pub fn submitted(&self) -> Seq {
-        self.round.map_or(self.applied.seq, |(_, last)| last)
+        self.round.map_or(self.applied, |(_, last)| last).seq
     }
 
     /// Starts the next round within `(applied, limit]`; `allow` says whether a record may be submitted now.
@@ -110,17 +113,24 @@ impl Applier {
             }
             last = last.next();
         }
-        if last == start {
-            return None;
-        }
-        self.round = Some((start.next(), last));
-        self.round
+        let chain = window.chain_at(last).unwrap_or_default();
+        self.begin(Point { seq: last, chain })
     }
 
-    /// The round ended; `chain`: the chain value after its last record.
-    pub fn round_done(&mut self, chain: Chain) {
-        if let Some((_, seq)) = self.round.take() {
-            self.applied = Point { seq, chain };
+    /// Starts a round of the records up to `last`. Returns first and last seq; `None` where that is no record.
+    pub(super) fn begin(&mut self, last: Point) -> Option<(Seq, Seq)> {
+        let first = self.applied.seq.next();
+        if self.round.is_some() || last.seq < first {
+            return None;
+        }
+        self.round = Some((first, last));
+        self.round()
+    }
+
+    /// The round ended.
+    pub fn round_done(&mut self) {
+        if let Some((_, last)) = self.round.take() {
+            self.applied = last;
         }
     }
 
@@ -203,7 +213,7 @@ mod tests {
             Some((Seq(1), Seq(2)))
         );
         assert_eq!(a.plan(&mut w, Seq(4), true, |_| true), None);
-        a.round_done(Chain(1));
+        a.round_done();
         assert_eq!(
             a.plan(&mut w, Seq(4), true, |_| true),
             Some((Seq(3), Seq(4)))

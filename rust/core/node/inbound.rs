@@ -89,6 +89,11 @@ pub(super) struct Ownership {
 }
 
 impl Ownership {
+    /// Whether a session may bring anything.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// No session brings anything any more: this host takes over.
     pub(super) fn revoke_all(&mut self) {
         self.owner = None;

@@ -201,14 +201,15 @@ impl<M: Memory> Node<M> {
                 seq = seq.next();
             }
         }
+        let known = end.map(|(_, chain)| chain).or(self.chain_at(fork));
+        let chain = known.unwrap_or_default();
         if fork < self.recovered.seq {
-            let known = end.map(|(_, chain)| chain).or(self.chain_at(fork));
-            self.recovered = Point {
-                seq: fork,
-                chain: known.unwrap_or_default(),
-            };
+            self.recovered = Point { seq: fork, chain };
         }
-        self.window.truncate(fork);
+        if !self.window.truncate(fork) {
+            // What lies above was dropped from memory, and is in the log only: so is what is still to be applied.
+            self.window.reset(fork, chain);
+        }
         if let Log::Ring(w) = &mut self.log {
             w.truncate(fork, end.map(|(place, _)| place), unlogged);
         }
@@ -342,9 +343,10 @@ mod tests {
             writer::Writer,
         },
         node::{
-            links::{Position as LinkPosition, Positions},
+            apply::Apply,
+            links::{LinkId, Position as LinkPosition, Positions},
             resync::Copy,
-            volumes::Volume,
+            volumes::{State, Volume},
             window::Slot,
             Start,
         },
@@ -474,6 +476,148 @@ mod tests {
         assert_eq!(node.sync_start(), Some((t, chain(20))));
     }
 
+    /// Record `seq` arrives, and is durable in the log.
+    fn arrives(node: &mut Node<Small>, seq: u64) -> Placed {
+        let placed = node.place(record(Seq(seq)));
+        while let Some(plan) = node.plan_batch(&(EpochId::NONE, Seq(u64::MAX))) {
+            node.batch_done(plan.id, true);
+        }
+        node.demand_all();
+        if node.plan_flush() {
+            node.flush_done(true);
+        }
+        placed
+    }
+
+    /// Everything that may be applied now, from memory and from the log.
+    fn apply(node: &mut Node<Small>) {
+        loop {
+            while node.open_volume().is_some() {}
+            match node.plan_apply() {
+                Some(Apply::Round { .. }) => node.round_done(),
+                Some(Apply::Log { from, upto }) => {
+                    let read = (from.0..=upto.0).map(|s| record(Seq(s)));
+                    assert!(node.begin_logged(read).is_some());
+                    node.round_done();
+                }
+                Some(Apply::Horizon { .. } | Apply::FlushData) | None => return,
+            }
+        }
+    }
+
+    /// A replica has applied 1 and holds 2. Its volume is suspended; many more come than memory has room for.
+    fn suspended() -> Node<Small> {
+        let mut node = started(0);
+        let begun = node.adoption_begins(LinkId(0), node.stated(), Succession::Same);
+        assert_eq!(begun, Ok(None));
+        let session = SessionId::from_wire(1).unwrap_or_else(|| unreachable!());
+        assert!(node.session_began(LinkId(0), session).is_some());
+        assert_eq!(arrives(&mut node, 1), Placed::InOrder);
+        node.peer_commit = Seq(1);
+        apply(&mut node);
+        assert_eq!(node.applier.applied(), Seq(1));
+        node.volume_suspended(VolumeId(0));
+        for seq in 2..=12 {
+            assert_eq!(arrives(&mut node, seq), Placed::InOrder, "record {seq}");
+            node.peer_commit = Seq(seq);
+            apply(&mut node);
+            node.retire(Seq(u64::MAX), true);
+        }
+        node
+    }
+
+    #[test]
+    fn a_suspended_volume_leaves_room_for_what_comes() {
+        let mut node = suspended();
+        assert_eq!((node.applier.applied(), node.clean()), (Seq(1), Seq(1)));
+        assert_eq!((node.head(), node.logged_end()), (Seq(12), end(12)));
+        let acks = node.acks();
+        assert_eq!((acks.logged, acks.applied), (Seq(12), Seq(1)));
+        // Where memory is not short nothing is given up.
+        for seq in 13..=16 {
+            assert_eq!(arrives(&mut node, seq), Placed::InOrder);
+            node.retire(Seq(u64::MAX), false);
+        }
+        assert_eq!(arrives(&mut node, 17), Placed::Beyond);
+        // It comes back. What the primary could still lose is not applied from the log either.
+        assert!(node.volume_attached(VolumeId(0)));
+        node.peer_commit = Seq(5);
+        apply(&mut node);
+        assert_eq!(node.applier.applied(), Seq(5));
+        // Until the applier has come up memory is dropped, as before.
+        node.retire(Seq(u64::MAX), true);
+        assert_eq!(arrives(&mut node, 17), Placed::InOrder);
+        node.peer_commit = Seq(17);
+        apply(&mut node);
+        assert_eq!(Some(node.applier.point()), end(17));
+        // Then it is not.
+        assert_eq!(node.retire(Seq(u64::MAX), true), Seq(17));
+        assert_eq!(arrives(&mut node, 18), Placed::InOrder);
+        assert_eq!(node.retire(Seq(u64::MAX), true), Seq(17));
+    }
+
+    #[test]
+    fn a_history_may_be_cut_below_what_memory_dropped() {
+        let mut node = suspended();
+        assert!(node.must_rescan(Seq(6)));
+        assert!(!node.truncate(Seq(0), Some((Place(0), Chain(0)))));
+        assert!(node.truncate(Seq(6), Some((Place(4096), chain(6)))));
+        assert_eq!((node.head(), node.logged_end()), (Seq(6), end(6)));
+        assert_eq!(arrives(&mut node, 7), Placed::InOrder);
+        assert!(node.volume_attached(VolumeId(0)));
+        node.peer_commit = Seq(7);
+        apply(&mut node);
+        assert_eq!(Some(node.applier.point()), end(7));
+    }
+
+    #[test]
+    fn a_takeover_applies_what_memory_dropped() {
+        for back in [true, false] {
+            let mut node = suspended();
+            let t = node.takeover_begin();
+            assert!(t == Seq(12) && node.takeover_ready(t));
+            node.takeover_done(t);
+            if back {
+                assert!(node.volume_attached(VolumeId(0)));
+                assert_eq!(node.open_volume(), None);
+            }
+            apply(&mut node);
+            assert_eq!(Some(node.applier.point()), end(12));
+            if back {
+                let state = node.volumes.state(VolumeId(0));
+                assert_eq!((state, node.clean()), (State::Active, t));
+                continue;
+            }
+            // Rounds went past it.
+            assert_eq!(node.clean(), Seq(1));
+            assert!(node.volume_attached(VolumeId(0)));
+            let replay = node.plan_replay();
+            assert!(replay.is_some_and(|r| r.from == Seq(2) && r.upto == t));
+        }
+    }
+
+    #[test]
+    fn a_round_of_the_log_holds_no_overlap() {
+        let mut node = suspended();
+        assert!(node.volume_attached(VolumeId(0)));
+        let at = |seq: u64, like: u64| Record {
+            seq: Seq(seq),
+            ..record(Seq(like))
+        };
+        let read = [at(2, 2), at(3, 3), at(4, 2), at(5, 5)];
+        assert_eq!(node.begin_logged(read.into_iter()), Some((Seq(2), Seq(3))));
+        // One at a time, and memory may go on being dropped.
+        assert_eq!(node.begin_logged(read.into_iter()), None);
+        assert_eq!(arrives(&mut node, 13), Placed::InOrder);
+        assert_eq!(node.retire(Seq(u64::MAX), true), Seq(13));
+        node.round_done();
+        let rest = read.into_iter().skip(2);
+        assert_eq!(node.begin_logged(rest), Some((Seq(4), Seq(5))));
+        // Not what was read of another place.
+        node.round_done();
+        assert_eq!(node.begin_logged([at(7, 7)].into_iter()), None);
+    }
+
     /// One more region copy in the session of `owner`, written.
     fn copy(node: &mut Node<Small>, owner: &Inbound, item: u64) {
         let copy = Copy {
@@ -496,7 +640,7 @@ mod tests {
     fn the_superblock_claims_no_copy_that_may_be_lost() {
         let mut node = started(0);
         node.copies.set_syncing();
-        let link = crate::node::links::LinkId(0);
+        let link = LinkId(0);
         let session = |n| SessionId::from_wire(n).unwrap_or_else(|| unreachable!());
         let begin = |node: &mut Node<Small>, n| {
             let begun = node.adoption_begins(link, node.stated(), Succession::Same);

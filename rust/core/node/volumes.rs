@@ -181,6 +181,14 @@ impl<V: Store<Volume>> Volumes<V> {
         record.op == Op::Marker || self.get(record.range.volume).is_some()
     }
 
+    /// A round that begins after `before` and ends with `end` holds the record: its volume lacks it where it takes none.
+    pub(super) fn goes_past(&mut self, record: &Record, before: Point, end: Seq) {
+        let volume = self.get_mut(record.range.volume);
+        if let Some(v) = volume.filter(|v| record.op != Op::Marker && !v.takes()) {
+            v.lower(before, end);
+        }
+    }
+
     /// The content of all volumes was declared or is being copied: they lack nothing that the log has.
     pub(super) fn restart(&mut self) {
         for v in self.iter_mut() {
@@ -329,23 +337,13 @@ impl<M: Memory> Node<M> {
     /// Records of the round that was planned go past volumes that do not take them. The whole round: a record of it may
     /// be superseded by one that is missing.
     pub(super) fn note_missing(&mut self, first: Seq, last: Seq) {
-        let before = self.point_at(first.prev());
+        let before = self.applier.point();
         let mut seq = first;
         while seq <= last {
             if let Some(record) = self.window.get(seq).map(|s| s.record) {
-                let volume = self.volumes.get_mut(record.range.volume);
-                if let Some(v) = volume.filter(|v| record.op != Op::Marker && !v.takes()) {
-                    v.lower(before, last);
-                }
+                self.volumes.goes_past(&record, before, last);
             }
             seq = seq.next();
-        }
-    }
-
-    fn point_at(&self, seq: Seq) -> Point {
-        Point {
-            seq,
-            chain: self.window.chain_at(seq).unwrap_or_default(),
         }
     }
 
@@ -579,7 +577,7 @@ mod tests {
             if let Some(id) = node.volume_to_flush() {
                 node.volume_replayed(id);
             }
-            node.retire(Seq(u64::MAX));
+            node.retire(Seq(u64::MAX), false);
         }
     }
 

@@ -180,7 +180,7 @@ impl<'a> Head<'a> {
     }
 
     /// The record headers as bytes.
-    fn headers(&self) -> impl Iterator<Item = &'a [u8; RECORD_BYTES]> {
+    fn headers(&self) -> impl Iterator<Item = &'a [u8; RECORD_BYTES]> + Clone {
         self.records
             .chunks_exact(RECORD_BYTES)
             .filter_map(|c| c.first_chunk())
@@ -220,7 +220,7 @@ impl<'a> Head<'a> {
     }
 
     /// The records, each with where its payload begins, in bytes from the start of the batch.
-    pub fn records(&self) -> impl Iterator<Item = (Record, u32)> + 'a {
+    pub fn records(&self) -> impl Iterator<Item = (Record, u32)> + Clone + 'a {
         let mut offset = self.descriptor;
         self.headers()
             .filter_map(|b| record::decode(b).ok())

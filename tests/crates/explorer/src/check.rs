@@ -343,10 +343,10 @@ impl World {
                 }
                 let mut seq = applied.next();
                 while seq <= end {
-                    let Some(slot) = on.node.window.get(seq) else {
+                    let Some(record) = s.record(seq) else {
                         return false;
                     };
-                    for (b, v) in writes_of(cfg, &slot.record) {
+                    for (b, v) in writes_of(cfg, &record) {
                         now[b] = v;
                     }
                     seq = seq.next();

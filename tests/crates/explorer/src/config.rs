@@ -97,6 +97,8 @@ pub struct Config {
     pub give_up: bool,
     /// Checkpoints of each side at most.
     pub checkpoints: u8,
+    /// Memory is always short.
+    pub short: bool,
     /// Ring: room for so many one-block batches beside the reserve.
     pub ring_room: u64,
     /// Events that lead to where the exploration begins.
@@ -138,6 +140,7 @@ impl Config {
         sync: false,
         give_up: false,
         checkpoints: 1,
+        short: false,
         // Half of it is the credit for a region of a synchronisation.
         ring_room: 40,
         wrap: 0,

@@ -9,8 +9,8 @@ use crate::{
     config::{fua, w, Config, Op},
     event::Ev,
     runs::{
-        connected, no_ring, one_fails_others_go_on, ring, run, syncing, unreadable, wide, ADJACENT,
-        ONE, TWO_EXTENTS,
+        connected, no_ring, one_fails_others_go_on, one_is_away_others_go_on, ring, run, syncing,
+        unreadable, wide, ADJACENT, ONE, TWO_EXTENTS,
     },
     world::{P, S},
 };
@@ -144,6 +144,7 @@ pub fn mutation(rule: &str) -> Config {
             ..run("one of two volumes is back", vec![w(0), w(1)])
         },
         "MemoryOfApplied" => one_fails_others_go_on(),
+        "MemoryOfLogged" => one_is_away_others_go_on(),
         "TailOnDataAck" => calm(Config {
             checkpoints: 2,
             ..ring("X6", vec![w(0), w(1)])

@@ -210,6 +210,7 @@ fn volumes(long: bool) -> Vec<Config> {
                 ..base.clone()
             }
         },
+        one_is_away_others_go_on(),
         Config {
             name: "volumes: a replica's, devices fail, takeover",
             live: false,
@@ -227,6 +228,7 @@ fn volumes(long: bool) -> Vec<Config> {
             }
         },
     ];
+    v.extend(memory_is_short(long));
     if long {
         v.push(Config {
             name: "volumes: everything",
@@ -239,6 +241,69 @@ fn volumes(long: bool) -> Vec<Config> {
         });
     }
     v
+}
+
+/// A replica stands still, and keeps nothing in memory that its log holds.
+fn memory_is_short(long: bool) -> [Config; 2] {
+    let mut prefix = connected();
+    prefix.push(Ev::VolumeGoes(S, VolumeId(0)));
+    let base = Config {
+        volatile: false,
+        resets: long,
+        volume_moves: 1,
+        short: true,
+        checkpoints: u8::from(long),
+        prefix,
+        script: if long {
+            vec![w(0), w(1), w(0)]
+        } else {
+            vec![w(0), w(1)]
+        },
+        ..ring("volumes: a replica's, memory is short", Vec::new())
+    };
+    [
+        Config {
+            primary_crashes: 0,
+            secondary_crashes: 1,
+            takeover: true,
+            ..base.clone()
+        },
+        Config {
+            name: "volumes: the same, primary crashes",
+            ..base
+        },
+    ]
+}
+
+/// A volume of the replica is away; the writers of the primary send several times what the replica's memory holds.
+pub(crate) fn one_is_away_others_go_on() -> Config {
+    let mut prefix = connected();
+    prefix.push(Ev::VolumeGoes(S, VolumeId(0)));
+    for _ in 0..4 {
+        prefix.extend([
+            Ev::App,
+            Ev::Send,
+            Ev::Batch(P),
+            Ev::BatchDone(P, 0),
+            Ev::Batch(S),
+            Ev::BatchDone(S, 0),
+            Ev::Ack,
+        ]);
+    }
+    Config {
+        mode: Mode::Received,
+        volatile: false,
+        primary_crashes: 0,
+        volume_moves: 1,
+        checkpoints: 0,
+        short: true,
+        live: true,
+        prefix,
+        ..ring(
+            "volumes: a replica's is away, others go on",
+            vec![w(0), w(1), w(1), w(1), w(1), w(1)],
+        )
+    }
 }
 
 /// A volume fails; the writers of another fill memory several times.

@@ -216,10 +216,14 @@ impl Host {
     }
 
     /// The applier's next step. `false`: nothing to do.
-    pub fn apply(&mut self, cfg: &Config) -> bool {
+    pub fn apply(&mut self, cfg: &Config) -> Result<bool, String> {
+        let planned = self.on_mut().node.plan_apply();
+        if let Some(Apply::Log { from, .. }) = planned {
+            return self.apply_logged(cfg, from);
+        }
         let on = self.on.as_mut().expect("host is up");
-        match on.node.plan_apply() {
-            None => false,
+        Ok(match planned {
+            None | Some(Apply::Log { .. }) => false,
             Some(Apply::Round { first, last }) => {
                 let mut seq = first;
                 while seq <= last {
@@ -240,7 +244,7 @@ impl Host {
             }
             Some(Apply::Horizon { horizon, redo }) => {
                 if self.pending.is_some() {
-                    return false;
+                    return Ok(false);
                 }
                 let sb = self
                     .sb
@@ -257,7 +261,31 @@ impl Host {
                 on.node.data_flushed(upto);
                 true
             }
+        })
+    }
+
+    /// A round of records that are in the log only.
+    fn apply_logged(&mut self, cfg: &Config, from: Seq) -> Result<bool, String> {
+        let found = self.scan(true);
+        let on = self.on.as_mut().expect("host is up");
+        let read = found.records.iter().filter(|r| r.seq >= from).copied();
+        if found.records.iter().all(|r| r.seq != from) {
+            return Err(format!(
+                "the log gave up record {from}, which is not applied"
+            ));
         }
+        let Some((first, last)) = on.node.begin_logged(read) else {
+            return Ok(false);
+        };
+        for r in found.records.iter() {
+            if first <= r.seq && r.seq <= last && on.node.writes(r) {
+                on.round.extend(writes_of(cfg, r));
+            }
+        }
+        if on.round.is_empty() {
+            on.node.round_done();
+        }
+        Ok(true)
     }
 
     /// The round's writes ended; `reversed`: the device took them the other way round.

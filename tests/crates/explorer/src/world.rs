@@ -142,6 +142,7 @@ impl World {
             }
             Ev::Apply(s) => {
                 let done = self.hosts[s].apply(cfg);
+                let done = done.map_err(|e| Broken(format!("P5: {}: {e}", side(s))))?;
                 if done
                     && !cfg.fine
                     && !self.hosts[s].round_conflicts()
@@ -462,7 +463,7 @@ impl World {
         for h in &mut self.hosts {
             if let Some(on) = &mut h.on {
                 while on.node.open_volume().is_some() {}
-                on.node.retire(Seq(u64::MAX));
+                on.node.retire(Seq(u64::MAX), cfg.short);
             }
         }
         Ok(())

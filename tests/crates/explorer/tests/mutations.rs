@@ -96,6 +96,7 @@ mutations! {
     shared_disk: SharedDisk,
     floor_per_volume: FloorPerVolume,
     memory_of_applied: MemoryOfApplied,
+    memory_of_logged: MemoryOfLogged,
     tail_on_data_ack: TailOnDataAck,
     overlap_order: OverlapOrder,
     flush_before_data_ack: FlushBeforeDataAck,

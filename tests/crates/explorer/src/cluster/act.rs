@@ -644,7 +644,7 @@ impl State {
                     self.completed(cfg, h, seq)?;
                 }
             }
-            self.host(h).on_mut().node.retire(Seq(u64::MAX));
+            self.host(h).on_mut().node.retire(Seq(u64::MAX), false);
         }
         Ok(())
     }
