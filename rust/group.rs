@@ -33,7 +33,7 @@ use crate::{
     link::Link,
     log_worker::batch::LogIo,
     refuse::{Refusal, Text},
-    srl::Srl,
+    srl::{Srl, Unwritten},
 };
 use inner::Inner;
 use kernel::{
@@ -45,6 +45,7 @@ use kernel::{
 };
 use replicate_core::{
     group::{Name, Replica},
+    log::superblock::Superblock,
     node::{links::LinkId, Role},
     session::resync::MAX_OUTSTANDING,
     units::{EpochId, GroupUuid, HostId, Seq},
@@ -210,6 +211,29 @@ impl Group {
             link.overflowed();
         }
         self.apply_wake.notify();
+    }
+
+    /// Changes the superblock and returns once that is durable. May sleep; allocates nothing, unless it fails.
+    ///
+    /// When the device fails, a start may find the former superblock or the new one, and the group fails with it: nothing may
+    /// be done that goes with one of them only (rule DoubtStops). When `f` refuses, nothing has changed.
+    pub(crate) fn update_superblock<R, E: From<Error>>(
+        &self,
+        f: impl FnOnce(&mut Superblock) -> Result<R, E>,
+    ) -> Result<R, E> {
+        self.srl.update(f).map_err(|why| {
+            if let Unwritten::Device(e) = why {
+                self.fail(Refusal::new(
+                    e,
+                    format_args!(
+                        "SRL {}: superblock write failed (error {}); remove and add the group again",
+                        self.srl.path().to_str().unwrap_or("?"),
+                        e.to_errno()
+                    ),
+                ));
+            }
+            why.error()
+        })
     }
 
     /// The log failed: closes the group for writes. Every bio with a seq that was not completed ends in EIO.

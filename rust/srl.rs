@@ -45,6 +45,30 @@ struct Buffers {
     io: SyncIo,
 }
 
+/// Why a superblock does not say what it was to say.
+pub(crate) enum Unwritten<E> {
+    /// The change was refused: nothing was written.
+    Refused(E),
+    /// The device failed: it may say either, and a start goes by what it finds.
+    Device(Error),
+}
+
+impl<E> From<Error> for Unwritten<E> {
+    fn from(e: Error) -> Self {
+        Unwritten::Device(e)
+    }
+}
+
+impl<E: From<Error>> Unwritten<E> {
+    /// Returns the error alone.
+    pub(crate) fn error(self) -> E {
+        match self {
+            Unwritten::Refused(e) => e,
+            Unwritten::Device(e) => e.into(),
+        }
+    }
+}
+
 /// The SRL of one group on this host.
 #[pin_data]
 pub(crate) struct Srl {
@@ -161,16 +185,17 @@ impl Srl {
     /// updates.
     ///
     /// When `f` refuses, or no two copies can be written, the superblock in memory stays what it was. After a device error
-    /// the device may hold either: the caller closes the log. See [`Self::is_degraded`].
-    pub(crate) fn update<R, E: From<Error>>(
+    /// the device may hold either, and nothing may go on: a group that runs calls
+    /// [`Group::update_superblock`](crate::group::Group::update_superblock). See [`Self::is_degraded`].
+    pub(crate) fn update<R, E>(
         &self,
         f: impl FnOnce(&mut Superblock) -> Result<R, E>,
-    ) -> Result<R, E> {
+    ) -> Result<R, Unwritten<E>> {
         let mut guard = self.buffers.lock();
         let b = &mut *guard;
         b.next.copy_from_slice(&b.durable);
         let sb = Superblock::mut_from(&mut b.next).ok_or(EINVAL)?;
-        let r = f(sb)?;
+        let r = f(sb).map_err(Unwritten::Refused)?;
         loop {
             let mut attempt = b.state.begin(sb);
             let offsets = sb.write_offsets();

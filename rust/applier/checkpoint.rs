@@ -6,10 +6,7 @@
 //! data device -> superblock durable -> space freed. See `replicate_core::node::checkpoint`.
 
 use super::Applier;
-use crate::{
-    event::{self, Code, Severity},
-    refuse::Refusal,
-};
+use crate::event::{self, Code, Severity};
 use kernel::prelude::*;
 use replicate_core::{
     node::{durable::checkpoint as durable, Log},
@@ -38,19 +35,11 @@ impl Applier {
             let update = inner.node.checkpoint_update(flushed);
             inner.node.checkpoint_image(update)
         };
-        let written = self.group.srl.update(|sb| {
+        let written = self.group.update_superblock(|sb| {
             durable::checkpoint(sb, &image);
             Ok::<(), Error>(())
         });
-        if let Err(e) = written {
-            self.group.fail(Refusal::new(
-                e,
-                format_args!(
-                    "SRL {}: superblock write failed (error {}); writes end in EIO",
-                    self.group.srl.path().to_str().unwrap_or("?"),
-                    e.to_errno()
-                ),
-            ));
+        if written.is_err() {
             return false;
         }
         {
@@ -111,26 +100,13 @@ impl Applier {
 
     /// Without a ring: states durably how far the volumes may be written.
     pub(super) fn raise_horizon(&mut self, horizon: Seq, redo: bool) -> bool {
-        let written = self.group.srl.update(|sb| {
+        let written = self.group.update_superblock(|sb| {
             durable::raise_horizon(sb, horizon, redo);
             Ok::<(), Error>(())
         });
-        match written {
-            Ok(()) => {
-                self.group.inner.lock().node.horizon_durable(horizon, redo);
-                true
-            }
-            Err(e) => {
-                self.group.fail(Refusal::new(
-                    e,
-                    format_args!(
-                        "SRL {}: superblock write failed (error {})",
-                        self.group.srl.path().to_str().unwrap_or("?"),
-                        e.to_errno()
-                    ),
-                ));
-                false
-            }
+        if written.is_ok() {
+            self.group.inner.lock().node.horizon_durable(horizon, redo);
         }
+        written.is_ok()
     }
 }

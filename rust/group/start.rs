@@ -26,7 +26,7 @@ use crate::{
     memory::{Fixed, Node},
     reason::Reason,
     refuse::{Refusal, Text},
-    srl::Srl,
+    srl::{Srl, Unwritten},
 };
 use kernel::{
     new_mutex, new_spinlock,
@@ -263,10 +263,12 @@ fn write_superblock(group: &Group, role: Role, head: Seq) -> Result<GivenUp, Ref
     };
     random::fill(&mut life.uuid.0);
     random::fill(&mut life.epoch.0);
-    group.srl.update(|sb| {
+    // Should it fail, the group is not there: when it is added again, what the device holds is read.
+    let written = group.srl.update(|sb| {
         durable::begin_life(sb, &life)
             .map_err(|e| Refusal::new(EINVAL, format_args!("group {}: {e}", group.name.as_str())))
-    })
+    });
+    written.map_err(Unwritten::error)
 }
 
 /// What a superblock says of the group.

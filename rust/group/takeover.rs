@@ -105,7 +105,7 @@ impl Group {
         };
         self.present_in(&mut room);
         let mut refused = false;
-        let written = self.srl.update(|sb| {
+        let written = self.update_superblock(|sb| {
             durable::take_over(sb, &take_over, room.iter().map(|v| v.describe())).map_err(|e| {
                 refused = true;
                 Refusal::new(EINVAL, format_args!("group {name}: {e}"))
@@ -117,8 +117,8 @@ impl Group {
             Ok(()) => {}
             // Nothing was written.
             Err(e) if refused && ring => return Err(e),
+            // Where it was not refused the group has failed: one of the copies may say primary.
             Err(e) => {
-                // One of its copies may say primary: nothing of this life may go on as a secondary.
                 self.fail(Refusal::new(
                     e.error,
                     format_args!(

@@ -160,7 +160,7 @@ impl Group {
     /// Enters a new volume into the table. May sleep.
     fn enter_volume(&self, volume: &Volume) -> Result<VolumeId, Refusal> {
         let mut links = Self::room_for_links()?;
-        let id = self.srl.update(|sb| {
+        let id = self.update_superblock(|sb| {
             durable::enter(sb, volume.describe()).map_err(|e| {
                 Refusal::new(
                     EINVAL,
@@ -215,7 +215,7 @@ impl Group {
         }
         // One superblock says both, and no checkpoint's older one comes after it.
         let still = self.pause.hold();
-        self.srl.update(|sb| {
+        self.update_superblock(|sb| {
             durable::change_block(sb, &volume.describe(), behind.iter().copied()).map_err(|e| {
                 Refusal::new(
                     EINVAL,

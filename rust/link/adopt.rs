@@ -19,6 +19,7 @@ use crate::{
     },
     reason::Reason,
     refuse::Refusal,
+    srl::Unwritten,
 };
 use kernel::prelude::*;
 use replicate_core::{
@@ -274,20 +275,6 @@ fn broken(group: &Group, reason: Reason, refusal: Refusal) -> SessionError {
     ended
 }
 
-/// Why the superblock of an adoption was not written.
-enum Unwritten {
-    /// The history is refused: nothing was written.
-    Refused(AdoptError),
-    /// The device failed: it may say either.
-    Device(Error),
-}
-
-impl From<Error> for Unwritten {
-    fn from(e: Error) -> Unwritten {
-        Unwritten::Device(e)
-    }
-}
-
 /// Writes the superblock that adopts the primary's history, if that says anything new, and returns its epochs. When the device
 /// fails the group fails: it may come back with that history, so nothing may go on with the former one.
 #[inline(never)]
@@ -307,7 +294,7 @@ fn record(
     };
     // Before the lock of the superblock, which a checkpoint waits for.
     let mut table = EpochTable::new().map_err(|_| SessionError::no_memory())?;
-    let written = group.srl.update(|sb| {
+    let written = group.update_superblock(|sb| {
         agreed
             .record(sb, &history, w.volumes.iter(), clock::wall_ns())
             .map_err(Unwritten::Refused)?;
@@ -316,16 +303,11 @@ fn record(
     });
     written.map_err(|why| match why {
         Unwritten::Refused(e) => not_taken(group, w, e.into()),
-        Unwritten::Device(e) => broken(
-            group,
+        Unwritten::Device(e) => SessionError::own(
             Reason::LogFailed,
             Refusal::new(
                 e,
-                format_args!(
-                    "SRL {}: superblock write failed (error {}); remove and add the group again",
-                    shown(group),
-                    e.to_errno()
-                ),
+                format_args!("the secondary's superblock cannot be written"),
             ),
         ),
     })?;

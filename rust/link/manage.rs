@@ -153,7 +153,7 @@ impl Link {
     #[inline(never)]
     fn record(&self, group: &Group, mode: Mode) -> Result<(), Refusal> {
         let _still = group.pause.hold();
-        let entry = group.srl.update(|sb| {
+        let entry = group.update_superblock(|sb| {
             durable::add(sb, self.id, self.name, mode, clock::wall_ns()).map_err(|_| EINVAL)
         })?;
         let mut inner = group.inner.lock();
@@ -179,7 +179,7 @@ impl Link {
     fn forget(&self, group: &Group) {
         let written = {
             let _still = group.pause.hold();
-            let written = group.srl.update(|sb| -> Result<(), Error> {
+            let written = group.update_superblock(|sb| -> Result<(), Error> {
                 durable::remove(sb, self.id);
                 Ok(())
             });

@@ -330,7 +330,7 @@ fn put_slot(
     _still: &Still<'_>,
     change: impl FnOnce(&mut Superblock, LinkId) -> Result<(), NoSlot>,
 ) -> Result<(), Refusal> {
-    group.srl.update(|sb| {
+    group.update_superblock(|sb| {
         change(sb, link.id).map_err(|NoSlot| {
             Refusal::new(
                 ENOENT,

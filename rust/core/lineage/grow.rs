@@ -100,12 +100,15 @@ impl LineageMut<'_> {
             epoch: owner,
         }
         .into();
-        let count = self.count.get().saturating_sub(1);
-        self.entries.rotate_left(1);
-        if let Some(last) = self.entries.get_mut(usize::from(count)) {
-            *last = Entry::EMPTY;
+        let count = self.count.get();
+        // What lies behind the entries in use stays empty, or no start takes the superblock.
+        if let Some(used) = self.entries.get_mut(..usize::from(count)) {
+            used.rotate_left(1);
+            if let Some(last) = used.last_mut() {
+                *last = Entry::EMPTY;
+            }
         }
-        self.count.set(count);
+        self.count.set(count.saturating_sub(1));
         Ok(())
     }
 

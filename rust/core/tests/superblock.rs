@@ -493,3 +493,24 @@ fn links_and_epochs_come_and_go() {
     s.seal();
     assert!(validate(&buffer).is_ok());
 }
+
+/// However few epochs are kept, what was folded leaves nothing behind the entries in use.
+#[test]
+fn a_folded_lineage_is_a_superblock() {
+    let mut buffer = fresh();
+    let s = sb(&mut buffer);
+    s.set_group(GroupUuid([8; 16]), Name::new(b"db").unwrap());
+    for n in 1..=5 {
+        let epoch = Epoch {
+            id: EpochId([n; 16]),
+            first: Seq(u64::from(n)),
+            ..Epoch::default()
+        };
+        s.push_epoch_within(epoch, 3).unwrap();
+        let sealed = s.seal().to_vec();
+        let mut copy = vec![0; SUPERBLOCK_BYTES];
+        copy[..sealed.len()].copy_from_slice(&sealed);
+        assert!(validate(&copy).is_ok(), "after epoch {n}");
+    }
+    assert_eq!((s.lineage().len(), s.lineage().before().folded), (3, 2));
+}

@@ -73,6 +73,16 @@ impl World {
         if self.ghost.taken || self.ghost.damaged {
             return Ok(());
         }
+        if self.hosts.iter().any(|h| h.left.is_some()) {
+            // What counts is what a start would find.
+            let mut found = self.clone();
+            for h in &mut found.hosts {
+                if let Some(sb) = h.left.clone() {
+                    (h.sb, h.left) = (sb, None);
+                }
+            }
+            return found.check(cfg);
+        }
         let hist = &self.ghost.hist;
         let p = &self.hosts[P];
         let found = p.scan(false);
@@ -287,7 +297,7 @@ impl World {
         let Some(on) = &self.hosts[P].on else {
             return Ok(());
         };
-        if self.ghost.taken || on.node.log_failed() {
+        if self.ghost.taken || on.node.has_failed() {
             return Ok(());
         }
         for (id, v) in on.node.volumes.iter() {

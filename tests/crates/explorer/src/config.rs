@@ -84,6 +84,8 @@ pub struct Config {
     pub shared_disk: bool,
     /// Failures of devices, both sides together.
     pub errors: u8,
+    /// Superblocks of which no copy can be written, both sides together.
+    pub sb_errors: u8,
     /// Blocks of a log that become unreadable while its host is off.
     pub spoils: u8,
     /// Messages of an ended session stay under way.
@@ -129,6 +131,7 @@ impl Config {
         reorder: false,
         faults: 0,
         errors: 0,
+        sb_errors: 0,
         spoils: 0,
         volume_moves: 0,
         repaired: false,

@@ -16,6 +16,8 @@ impl Host {
             .flat_map(|on| on.round.iter().chain(&on.copying).copied())
             .collect();
         let dead = Host {
+            sb: self.on_device().clone(),
+            left: None,
             on: None,
             booting: None,
             pending: None,
@@ -29,14 +31,14 @@ impl Host {
             });
         }
         if let Some((sb, _)) = &self.pending {
-            let with: Vec<Host> = all
-                .iter()
-                .map(|h| Host {
-                    sb: sb.clone(),
-                    ..h.clone()
-                })
-                .collect();
-            all.extend(with);
+            let finds = self.sb.writing(sb).cut;
+            let with = |h: &Host| Host {
+                sb: sb.clone(),
+                ..h.clone()
+            };
+            let written: Vec<Host> = all.iter().filter(|_| finds.new).map(with).collect();
+            all.retain(|_| finds.former);
+            all.extend(written);
         }
         for b in 0..self.vols.len() {
             let mut choices: Vec<Block> = Vec::new();

@@ -21,6 +21,8 @@ pub enum Ev {
     CheckpointFlush(usize),
     CheckpointFlushed(usize),
     SuperblockDone(usize),
+    /// No copy of a superblock can be written; `true`: a start finds it all the same.
+    SuperblockFails(usize, bool),
     /// A log write fails; its parts may be there.
     BatchFails(usize, usize),
     /// A log flush fails.
@@ -49,6 +51,8 @@ pub enum Ev {
     Welcomed,
     /// The primary hears that the secondary is ready for a sync.
     Ready,
+    /// The primary's superblock is to say how far the copies are, as it does now and then.
+    SyncMoved,
     /// The primary's superblock is to say that the sync is over.
     SyncOver,
     Drop(usize),
@@ -82,6 +86,7 @@ impl Ev {
             Ev::BatchFails(..)
                 | Ev::LogFlushFails(_)
                 | Ev::RoundFails(..)
+                | Ev::SuperblockFails(..)
                 | Ev::CopyFails(_)
                 | Ev::Spoil(..)
                 | Ev::DataFlushFails(..)
@@ -124,6 +129,10 @@ impl fmt::Display for Ev {
             Ev::CheckpointFlush(s) => write!(f, "{}: checkpoint: data flush starts", side(*s)),
             Ev::CheckpointFlushed(s) => write!(f, "{}: checkpoint: superblock starts", side(*s)),
             Ev::SuperblockDone(s) => write!(f, "{}: superblock is durable", side(*s)),
+            Ev::SuperblockFails(s, there) => {
+                let there = if *there { ", but a start finds it" } else { "" };
+                write!(f, "{}: the superblock CANNOT BE WRITTEN{there}", side(*s))
+            }
             Ev::BatchFails(s, i) => write!(f, "{}: log write {i} FAILS", side(*s)),
             Ev::LogFlushFails(s) => write!(f, "{}: log flush FAILS", side(*s)),
             Ev::RoundFails(s, false) => {
@@ -149,6 +158,7 @@ impl fmt::Display for Ev {
             Ev::Cut(s, i) => write!(f, "{}: POWER CUT (outcome {i})", side(*s)),
             Ev::Reset(s, i) => write!(f, "{}: RESET (outcome {i})", side(*s)),
             Ev::Connect => f.write_str("link: connects, primary compares"),
+            Ev::SyncMoved => f.write_str("primary: superblock: how far the copies are"),
             Ev::SyncOver => f.write_str("primary: superblock: the sync is over"),
             Ev::Ready => {
                 f.write_str("link: primary hears that the secondary is ready to be synced")

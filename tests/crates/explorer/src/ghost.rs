@@ -51,6 +51,7 @@ pub struct Ghost {
     pub asks: u8,
     pub faults: u8,
     pub errors: u8,
+    pub sb_errors: u8,
     /// Blocks that may become unreadable.
     pub spoils: u8,
     /// The secondary was told that it equals the primary, which nobody vouches for.

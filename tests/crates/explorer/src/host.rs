@@ -76,6 +76,8 @@ pub enum Why {
     SessionBegan(Ready),
     /// Primary: the recorded sync counts for nothing, another one begins.
     SyncForgets,
+    /// Primary: how far the copies are.
+    SyncMoved,
     /// Primary: where the sync ends.
     SyncEnds,
     /// Primary: a sync is over.
@@ -121,8 +123,11 @@ pub struct Host {
     pub ring: bool,
     pub log: LogDev,
     pub vols: Vec<Block>,
+    /// The superblock that the host goes by.
     pub sb: Sb,
     pub pending: Option<(Sb, Why)>,
+    /// One whose write failed, and which the next start finds all the same.
+    pub left: Option<Sb>,
     pub on: Option<Box<On>>,
     /// What the scan found, while the recovery's superblock is on its way.
     pub booting: Option<Rc<Booted>>,
@@ -159,6 +164,13 @@ pub fn writes_of(cfg: &Config, r: &Record) -> Writes {
         .collect()
 }
 
+impl On {
+    /// Its superblock could not be written: nothing begins any more.
+    pub fn is_stopped(&self) -> bool {
+        self.node.has_failed() && !self.node.log_failed()
+    }
+}
+
 impl Host {
     pub fn on(&self) -> &On {
         self.on.as_ref().expect("host is up")
@@ -166,6 +178,11 @@ impl Host {
 
     pub fn on_mut(&mut self) -> &mut On {
         self.on.as_mut().expect("host is up")
+    }
+
+    /// The superblock that a start would find.
+    pub fn on_device(&self) -> &Sb {
+        self.left.as_ref().unwrap_or(&self.sb)
     }
 
     /// A record that this host has, from memory or read back from its log.

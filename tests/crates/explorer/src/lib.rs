@@ -5,12 +5,13 @@
 //!
 //! The state machines are the core's own, the ones that the kernel module executes: node, log writer,
 //! scan, handshake, sender, region copies, takeover. Only disks ([`disk`], [`crash`]) and the wire ([`link`]) are
-//! models. [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`walks`] what is walked at random, [`mutants`]
+//! models, and how a superblock's bytes get there ([`copies`]). [`event`] names what can happen, [`check`] what must hold, [`runs`] what is explored, [`walks`] what is walked at random, [`mutants`]
 //! which run must break when a rule is left out.
 
 pub mod check;
 pub mod cluster;
 pub mod config;
+pub mod copies;
 pub mod crash;
 pub mod disk;
 pub mod event;

@@ -142,7 +142,7 @@ impl World {
     /// The sender's next message.
     pub fn send(&mut self, cfg: &Config) -> Step {
         let h = &mut self.hosts[P];
-        let busy = matches!(h.pending, Some((_, Why::SyncEnds)));
+        let busy = matches!(h.pending, Some((_, Why::SyncMoved | Why::SyncEnds)));
         if busy || self.wires[0].len() >= cfg.queue.max(1) {
             return Ok(false);
         }
@@ -199,6 +199,22 @@ impl World {
                 self.post(cfg, 0, Msg::Commit(told.commit))
             }
         }
+    }
+
+    /// The superblock is to say how far the copies are. The link's thread waits for it.
+    pub fn sync_moved(&mut self) -> bool {
+        let h = &mut self.hosts[P];
+        let Some(sync) = h.on().syncs.running().copied() else {
+            return false;
+        };
+        let said = h.sb.link_sync().map(|s| (s.volume, s.cursor));
+        if h.pending.is_some() || sync.fresh || said == Some(sync.at) {
+            return false;
+        }
+        let sb =
+            h.sb.edit(|sb| links::sync_moved(sb, LINK, sync.at, sync.end));
+        h.pending = Some((sb.expect("the link has a slot"), Why::SyncMoved));
+        true
     }
 
     fn sync_ends(&mut self, end: Seq) -> Step {

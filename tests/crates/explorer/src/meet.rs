@@ -130,6 +130,7 @@ impl World {
                     Why::SessionBegan(..)
                         | Why::SyncOver
                         | Why::SyncForgets
+                        | Why::SyncMoved
                         | Why::SyncEnds
                         | Why::Adopt(..)
                 ))

@@ -9,8 +9,8 @@ use crate::{
     config::{fua, w, Config, Op},
     event::Ev,
     runs::{
-        connected, no_ring, one_fails_others_go_on, one_is_away_others_go_on, ring, run, syncing,
-        unreadable, wide, ADJACENT, ONE, TWO_EXTENTS,
+        connected, ends_in_doubt, no_ring, one_fails_others_go_on, one_is_away_others_go_on, ring,
+        run, syncing, unreadable, wide, ADJACENT, ONE, TWO_EXTENTS,
     },
     world::{P, S},
 };
@@ -241,12 +241,8 @@ pub fn mutation(rule: &str) -> Config {
             };
             // The first region was copied, and the primary's superblock says so; then a record for it is committed.
             c.prefix.extend(FIRST_REGION_COPIED);
-            c.prefix.extend([
-                Ev::Ack,
-                Ev::CheckpointFlush(P),
-                Ev::SuperblockDone(P),
-                Ev::App,
-            ]);
+            c.prefix
+                .extend([Ev::Ack, Ev::SyncMoved, Ev::SuperblockDone(P), Ev::App]);
             c.prefix.extend(logged(P));
             c.prefix.push(Ev::Resync);
             c
@@ -279,6 +275,11 @@ pub fn mutation(rule: &str) -> Config {
             c.prefix.extend(logged(P));
             c.prefix
                 .extend([Ev::Apply(P), Ev::Resync, Ev::Drop(P), Ev::Drop(S)]);
+            c
+        }
+        "DoubtStops" => {
+            let mut c = ends_in_doubt();
+            c.prefix.extend([Ev::SuperblockFails(P, true), Ev::Drop(S)]);
             c
         }
         "HeldIsSent" => Config {

@@ -84,6 +84,7 @@ pub fn families(long: bool) -> Vec<(&'static str, Vec<Config>)> {
         ("resync", resync(long)),
         ("resync-failing", resync_failing(long)),
         ("history", history(long)),
+        ("superblock", superblocks(long)),
     ]
 }
 
@@ -651,6 +652,86 @@ fn history(long: bool) -> Vec<Config> {
             ..run("history: folded, alone", vec![w(0), w(0)])
         }),
     ]
+}
+
+/// A superblock of which no copy can be written, in any of a host's steps; a start finds it or not.
+fn superblocks(long: bool) -> Vec<Config> {
+    let failing = |c: Config| Config {
+        sb_errors: 1,
+        resets: long,
+        ..c
+    };
+    let both = u8::from(long);
+    vec![
+        failing(Config {
+            primary_crashes: 2,
+            checkpoints: 2,
+            live: true,
+            ..run("superblock: alone", vec![w(0), w(1)])
+        }),
+        failing(Config {
+            secondary_crashes: both,
+            ..ring("superblock: from the start", vec![w(0)])
+        }),
+        failing(Config {
+            takeover: true,
+            primary_crashes: both,
+            secondary_crashes: 1,
+            prefix: connected(),
+            ..ring("superblock: takeover", vec![w(0)])
+        }),
+        failing(Config {
+            takeover: true,
+            primary_crashes: both,
+            secondary_crashes: 1,
+            prefix: connected(),
+            ..no_ring("superblock: takeover, no ring", vec![w(0)])
+        }),
+        failing(Config {
+            sync: true,
+            volatile: long,
+            primary_crashes: 1,
+            blocks: ONE,
+            prefix: syncing(),
+            ..ring(
+                "superblock: resync",
+                if long { vec![w(0)] } else { Vec::new() },
+            )
+        }),
+        ends_in_doubt(),
+    ]
+}
+
+/// All is copied; the superblock that says where the synchronisation ends cannot be written, and is on the device all the same.
+/// Then a record is committed, and another synchronisation is asked for.
+pub fn ends_in_doubt() -> Config {
+    let mut prefix = syncing();
+    prefix.extend([
+        Ev::Send,
+        Ev::RegionRead(false),
+        Ev::Send,
+        Ev::CopyWrite,
+        Ev::CheckpointFlush(S),
+        Ev::SuperblockDone(S),
+        Ev::Ack,
+        Ev::App,
+        Ev::Batch(P),
+        Ev::BatchDone(P, 0),
+        Ev::LogFlush(P),
+        Ev::Apply(P),
+        Ev::Resync,
+        Ev::Send,
+    ]);
+    Config {
+        sync: true,
+        asks: 1,
+        sb_errors: 1,
+        resets: false,
+        checkpoints: 2,
+        blocks: ONE,
+        prefix,
+        ..ring("superblock: the end of a resync", vec![w(0)])
+    }
 }
 
 /// The largest run of a synchronisation, by itself, to go on beside the others. Connections that break meanwhile: in the long one.

@@ -34,6 +34,7 @@ use replicate_core::{
 use crate::{
     cluster::{self, Cluster},
     config::Config,
+    copies::{writing, Outcomes, DEVICE},
     disk::Epoch,
     host::LINK,
     search::Mix,
@@ -111,7 +112,7 @@ fn formatted(host: u8, ring: bool) -> Vec<u8> {
     let sb = Superblock::mut_from(&mut bytes).expect("large enough");
     sb.format(&Format {
         host: HostId([host; 16]),
-        device: Bytes(64 << 20),
+        device: DEVICE,
         physical_block: 4096,
         ring,
     })
@@ -140,6 +141,9 @@ impl Sb {
         let sb = Superblock::mut_from(&mut bytes).expect("large enough");
         if known {
             begins(sb);
+        } else {
+            // It was added; the uuid comes with its first welcome.
+            sb.set_group(GroupUuid::NONE, group());
         }
         sb.set_role(if primary {
             Recorded::Primary
@@ -264,6 +268,13 @@ impl Sb {
             Ok(sb) => sb,
             Err(never) => match never {},
         }
+    }
+
+    /// What may come of writing `next` over this one, where that does not succeed.
+    pub fn writing(&self, next: &Sb) -> Outcomes {
+        let (former, next) = (&self.0, &next.0);
+        writing((former.key, &former.bytes), (next.key, &next.bytes))
+            .unwrap_or_else(|e| panic!("superblock writes: {e}"))
     }
 
     /// A primary starts with `head`: its new epoch. `None`: its own replay needs the epoch that would be folded.

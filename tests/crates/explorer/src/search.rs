@@ -131,8 +131,18 @@ impl World {
 
     fn local(&self, cfg: &Config, s: usize, all: &mut Vec<Ev>) {
         let h = &self.hosts[s];
-        if h.pending.is_some() {
+        if let Some((sb, _)) = &h.pending {
             all.push(Ev::SuperblockDone(s));
+            if self.ghost.sb_errors > 0 {
+                let finds = h.sb.writing(sb).failed;
+                let becomes = [(finds.former, false), (finds.new, true)];
+                all.extend(
+                    becomes
+                        .into_iter()
+                        .filter(|b| b.0)
+                        .map(|b| Ev::SuperblockFails(s, b.1)),
+                );
+            }
         }
         let Some(on) = &h.on else {
             if h.booting.is_none() {
@@ -147,7 +157,7 @@ impl World {
         };
         // While a new lineage or a sync's beginning is being made durable nothing else starts.
         let held = matches!(h.pending, Some((_, Why::Adopt(..) | Why::TakeOver(_))));
-        if s == P && usize::from(self.ghost.script) < cfg.script.len() {
+        if s == P && usize::from(self.ghost.script) < cfg.script.len() && !on.is_stopped() {
             all.push(Ev::App);
         }
         for (i, b) in on.batches.iter().enumerate() {
@@ -172,6 +182,10 @@ impl World {
         }
         if !on.copying.is_empty() {
             all.push(Ev::CopyWritten);
+        }
+        if on.is_stopped() {
+            self.crashes(cfg, s, all);
+            return;
         }
         if !held {
             all.push(Ev::Batch(s));
@@ -284,7 +298,9 @@ impl World {
             .as_ref()
             .and_then(|o| o.node.positions.get(LINK));
         let starting = matches!(self.hosts[P].pending, Some((_, Why::SessionBegan(..))));
+        let runs = |s: usize| self.hosts[s].on.as_ref().is_some_and(|o| !o.is_stopped());
         if cfg.give_up
+            && runs(P)
             && self.ghost.drops > 0
             && !starting
             && link.is_some_and(|l| l.may_be_given_up())
@@ -294,9 +310,9 @@ impl World {
         // The link's thread does one thing after the other.
         let busy = matches!(
             self.hosts[P].pending,
-            Some((_, Why::SyncEnds | Why::SyncOver))
+            Some((_, Why::SyncMoved | Why::SyncEnds | Why::SyncOver))
         );
-        if self.ghost.asks > 0 && !starting && !busy && self.hosts[P].on.is_some() {
+        if self.ghost.asks > 0 && !starting && !busy && runs(P) {
             all.push(Ev::Resync);
         }
         if cfg.withdraws
@@ -326,7 +342,11 @@ impl World {
             let awaited = self.welcome.as_ref().is_some_and(|w| w.ready.is_some());
             let alone = session(s).is_some() && session(s) != session(1 - s) && !awaited;
             let asked = s == P && session(s).is_some() && self.hosts[P].on().syncs.is_asked();
-            if alone || asked || (session(s).is_some() && self.ghost.drops > 0) {
+            if alone
+                || asked
+                || (session(s).is_some() && !runs(s))
+                || (session(s).is_some() && self.ghost.drops > 0)
+            {
                 all.push(Ev::Drop(s));
             }
         }
@@ -335,6 +355,10 @@ impl World {
             all.push(Ev::SyncOver);
         }
         if session(P).is_some() {
+            // Only a start reads it, or another request.
+            if self.ghost.crashes[P] > 0 || self.ghost.asks > 0 {
+                all.push(Ev::SyncMoved);
+            }
             all.push(Ev::Send);
             all.push(Ev::RegionRead(false));
             if cfg.fine {

@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     disk::Batch,
     event::Ev,
-    host::{writes_of, Host, Why, LINK},
+    host::{writes_of, Host, Why},
     sb::epoch_id,
 };
 
@@ -329,14 +329,9 @@ impl Host {
         };
         let update = on.node.checkpoint_update(flushed);
         let image = on.node.checkpoint_image(update);
-        let cursor = on.syncs.running().filter(|s| !s.fresh).map(|s| s.at);
-        let sb = self.sb.changed(|sb| {
-            durable::checkpoint::checkpoint(sb, &image);
-            // The module says now and then how far the copies are; here it comes with the checkpoint.
-            if let Some(at) = cursor {
-                let _ = durable::links::sync_moved(sb, LINK, at, None);
-            }
-        });
+        let sb = self
+            .sb
+            .changed(|sb| durable::checkpoint::checkpoint(sb, &image));
         self.pending = Some((sb, Why::Checkpoint(update)));
     }
 

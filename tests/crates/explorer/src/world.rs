@@ -69,6 +69,7 @@ impl World {
                     .collect(),
                 sb: Sb::new(cfg, primary, known, size, place),
                 pending: None,
+                left: None,
                 on: None,
                 booting: None,
             })
@@ -98,6 +99,7 @@ impl World {
                 asks: cfg.asks,
                 faults: cfg.faults,
                 errors: cfg.errors,
+                sb_errors: cfg.sb_errors,
                 spoils: cfg.spoils,
                 declared: false,
                 damaged: false,
@@ -169,6 +171,7 @@ impl World {
                 Ok(true)
             }
             Ev::SuperblockDone(s) => self.superblock_done(cfg, s),
+            Ev::SuperblockFails(s, there) => Ok(self.superblock_fails(cfg, s, there)),
             Ev::BatchFails(s, _)
             | Ev::LogFlushFails(s)
             | Ev::RoundFails(s, _)
@@ -234,6 +237,7 @@ impl World {
             Ev::Connect => self.connect(cfg),
             Ev::Welcomed => self.welcomed(),
             Ev::Ready => self.peer_ready(),
+            Ev::SyncMoved => Ok(self.sync_moved()),
             Ev::SyncOver => self.sync_is_over(),
             Ev::Drop(s) => {
                 self.ghost.drops = self.ghost.drops.saturating_sub(1);
@@ -374,6 +378,7 @@ impl World {
             return Ok(false);
         };
         self.hosts[s].sb = sb;
+        self.hosts[s].left = None;
         // A synchronisation takes nothing for granted; when one is over the primary counts on the replica.
         self.ghost.declared &= s != S || !self.hosts[S].sb.inconsistent;
         match why {
@@ -395,7 +400,7 @@ impl World {
             }
             Why::Adopt(agreed, session) => self.secondary_joins(&agreed, session)?,
             Why::SessionBegan(ready) => self.session_recorded(&ready)?,
-            Why::SyncForgets => {}
+            Why::SyncForgets | Why::SyncMoved => {}
             Why::SyncEnds => {
                 if let Some(sender) = &mut self.hosts[s].on_mut().sender {
                     sender.end_recorded();
@@ -413,6 +418,41 @@ impl World {
             Why::TakeOver(end) => return self.taken_over(cfg, end),
         }
         Ok(true)
+    }
+
+    /// No copy of the superblock could be written; `there`: a start finds it all the same. As it may be either, nothing
+    /// goes on with this host, as in the module.
+    fn superblock_fails(&mut self, cfg: &Config, s: usize, there: bool) -> bool {
+        self.ghost.sb_errors -= 1;
+        let Some((sb, why)) = self.hosts[s].pending.take() else {
+            return false;
+        };
+        self.hosts[s].left = there.then_some(sb);
+        if self.hosts[s].booting.take().is_some() {
+            // The group is not added: next time what is there is read.
+            let found = self.hosts[s].on_device().clone();
+            (self.hosts[s].sb, self.hosts[s].left) = (found, None);
+            return true;
+        }
+        let on = self.hosts[s].on_mut();
+        on.node.fail();
+        on.taking = None;
+        on.checkpoint = None;
+        match why {
+            Why::Adopt(..) => {
+                on.node.adoption_failed(LINK);
+                self.welcome = None;
+            }
+            Why::SessionBegan(_)
+            | Why::SyncForgets
+            | Why::SyncMoved
+            | Why::SyncEnds
+            | Why::SyncOver => {
+                self.drop_session(cfg, s);
+            }
+            Why::Recovered | Why::Checkpoint(_) | Why::Horizon(..) | Why::TakeOver(_) => {}
+        }
+        true
     }
 
     /// The primary is back with `head`: what it lost never was, unless somebody was promised it.
@@ -470,7 +510,7 @@ impl World {
     }
 
     fn primary_settles(&mut self, cfg: &Config) -> Result<(), Broken> {
-        if self.hosts[P].on.is_none() {
+        if self.hosts[P].on.as_ref().is_none_or(|o| o.is_stopped()) {
             return Ok(());
         }
         loop {

@@ -65,6 +65,11 @@ fn a_history_longer_than_the_lineage() {
     explore("history");
 }
 
+#[test]
+fn superblocks_that_cannot_be_written() {
+    explore("superblock");
+}
+
 /// Far beyond the bounds of the exhaustive runs, by chance. The seed is printed; `SEED=` repeats one.
 #[test]
 fn walks_at_random() {

@@ -122,6 +122,7 @@ mutations! {
     sync_forgets: SyncForgets,
     sync_begins_anew: SyncBeginsAnew,
     welcome_forgets: WelcomeForgets,
+    doubt_stops: DoubtStops,
     held_is_sent: HeldIsSent,
     inbound_owner: InboundOwner,
     failed_takes_nothing: FailedTakesNothing,
