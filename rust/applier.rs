@@ -123,6 +123,7 @@ impl Applier {
         busy |= self.apply();
         busy |= self.copies();
         busy |= self.checkpoint();
+        busy |= self.notes();
         self.tell_degraded();
         if busy {
             self.group.log_wake.notify();

@@ -7,7 +7,8 @@
 //!
 //! The superblock in memory is the durable one: [`Srl::update`] changes a copy, writes it with
 //! PREFLUSH and FUA to both places of the other slot, where one of them fails to the first slot too, and lets readers
-//! see it once two copies are durable. One mutex serializes updates; it may be taken with no other lock but the group's lists held.
+//! see it once two copies are durable. One mutex serializes updates; it may be taken with no other lock but the group's lists
+//! held. Readers take another, which is never held for I/O: status can be asked for while the device stands still.
 
 pub(crate) mod cursor;
 pub(crate) mod reader;
@@ -36,11 +37,10 @@ use replicate_linux::{
 
 const SECTOR: u64 = 512;
 
-/// A superblock, the scratch in which the next one is made, and what writes it: superblocks free room in the
+/// The scratch in which the next superblock is made, and what writes it: superblocks free room in the
 /// log, so writing one allocates nothing.
-struct Buffers {
-    durable: KVVec<u8>,
-    next: KVVec<u8>,
+struct Next {
+    bytes: KVVec<u8>,
     state: WriteState,
     io: SyncIo,
 }
@@ -78,7 +78,9 @@ pub(crate) struct Srl {
     ring: Option<(Bytes, Bytes)>,
     degraded: Atomic<bool>,
     #[pin]
-    buffers: Mutex<Buffers>,
+    durable: Mutex<KVVec<u8>>,
+    #[pin]
+    next: Mutex<Next>,
 }
 
 impl Srl {
@@ -141,7 +143,8 @@ impl Srl {
                 block,
                 ring,
                 degraded: Atomic::new(false),
-                buffers <- new_mutex!(Buffers { durable, next, state: WriteState::default(), io }),
+                durable <- new_mutex!(durable),
+                next <- new_mutex!(Next { bytes: next, state: WriteState::default(), io }),
             }),
             GFP_KERNEL,
         )?;
@@ -174,10 +177,10 @@ impl Srl {
         start.saturating_add(offset.0) / SECTOR
     }
 
-    /// Looks at the durable superblock. May sleep.
+    /// Looks at the durable superblock. May sleep, but waits for no I/O. `f` does not sleep.
     pub(crate) fn read<R>(&self, f: impl FnOnce(&Superblock) -> R) -> Result<R> {
-        let mut b = self.buffers.lock();
-        let sb = Superblock::mut_from(&mut b.durable).ok_or(EINVAL)?;
+        let mut durable = self.durable.lock();
+        let sb = Superblock::mut_from(&mut durable).ok_or(EINVAL)?;
         Ok(f(sb))
     }
 
@@ -191,10 +194,10 @@ impl Srl {
         &self,
         f: impl FnOnce(&mut Superblock) -> Result<R, E>,
     ) -> Result<R, Unwritten<E>> {
-        let mut guard = self.buffers.lock();
+        let mut guard = self.next.lock();
         let b = &mut *guard;
-        b.next.copy_from_slice(&b.durable);
-        let sb = Superblock::mut_from(&mut b.next).ok_or(EINVAL)?;
+        b.bytes.copy_from_slice(&self.durable.lock());
+        let sb = Superblock::mut_from(&mut b.bytes).ok_or(EINVAL)?;
         let r = f(sb).map_err(Unwritten::Refused)?;
         loop {
             let mut attempt = b.state.begin(sb);
@@ -216,7 +219,7 @@ impl Srl {
             self.degraded.store(b.state.is_degraded(), Relaxed);
             match written {
                 Written::Durable => {
-                    core::mem::swap(&mut b.durable, &mut b.next);
+                    core::mem::swap(&mut *self.durable.lock(), &mut b.bytes);
                     return Ok(r);
                 }
                 Written::Again => {}

@@ -61,6 +61,35 @@ impl Applier {
         true
     }
 
+    /// Writes what links' slots are to say of their synchronisations; `true` when something was written.
+    pub(super) fn notes(&mut self) -> bool {
+        let mut busy = false;
+        loop {
+            let Some((id, note)) = self.group.inner.lock().next_note() else {
+                return busy;
+            };
+            let written = self.group.update_superblock(|sb| {
+                // Only if it waits still: the slot may be another link's by now.
+                let mut inner = self.group.inner.lock();
+                let waits = inner.recorder(id).is_some_and(|r| r.waits() == Some(note));
+                drop(inner);
+                Ok::<bool, Error>(waits && note.write(sb, id).is_ok())
+            });
+            busy = true;
+            let mut inner = self.group.inner.lock();
+            let Some(recorder) = inner.recorder(id) else {
+                return busy;
+            };
+            match written {
+                Ok(true) => recorder.written(note),
+                // The link is being removed, or somebody has written it.
+                Ok(false) => recorder.changed(Some(note)),
+                // The group has failed.
+                Err(_) => recorder.forget(),
+            }
+        }
+    }
+
     fn checkpoint_due(&self) -> bool {
         let give_up = {
             let inner = self.group.inner.lock();

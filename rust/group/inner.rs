@@ -14,7 +14,12 @@ use crate::{
 use kernel::{prelude::*, sync::Arc};
 pub(crate) use replicate_core::node::phase::Phase;
 use replicate_core::{
-    node::{links::LinkId, volumes::State, Full, Role},
+    node::{
+        durable::progress::{Note, Recorder},
+        links::LinkId,
+        volumes::State,
+        Full, Role,
+    },
     session::{
         receiver::{End, Fate, Item, Receiver},
         secondary::{Agreed, Begun, NotTaken},
@@ -113,6 +118,8 @@ pub(crate) struct Inner {
     pub(crate) uncommitted_since: u64,
     /// Sessions of links: more may be sent, or told.
     pub(crate) senders: KVec<SenderWaker>,
+    /// What links' slots are to say of their synchronisations, by the link's id.
+    pub(crate) recorders: Fixed<Recorder>,
     /// Somebody wants ring space that only a checkpoint can give.
     pub(crate) wants_space: bool,
     /// Since when small records gather for an asynchronous link (monotonic ns), 0: none do.
@@ -134,6 +141,20 @@ pub(crate) enum Taken {
 }
 
 impl Inner {
+    /// The notes of a link. `None`: no such id.
+    pub(crate) fn recorder(&mut self, id: LinkId) -> Option<&mut Recorder> {
+        self.recorders.as_mut().get_mut(usize::from(id.0))
+    }
+
+    /// A note of a link that is to be written. A group that failed writes none: its superblock is in doubt.
+    pub(crate) fn next_note(&self) -> Option<(LinkId, Note)> {
+        if self.phase == Phase::Failed {
+            return None;
+        }
+        let mut recorders = (0..).zip(self.recorders.as_ref());
+        recorders.find_map(|(id, r)| Some((LinkId(id), r.waits()?)))
+    }
+
     /// A log write may be used again.
     pub(crate) fn free_batch(&mut self, free: FreeBatch) {
         // Cannot fail: the vector was made for all of them.

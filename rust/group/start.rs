@@ -39,6 +39,7 @@ use replicate_core::{
     node::{
         durable::{
             grow::{GivenUp, Limits},
+            progress::Recorder,
             start::{self as durable, Facts, Life, Unfit},
         },
         links::{Positions, MAX_LINKS},
@@ -367,6 +368,7 @@ fn build_inner(
             uncommitted_bytes: 0,
             uncommitted_since: 0,
             senders: KVec::with_capacity(MAX_LINKS, GFP_KERNEL)?,
+            recorders: Fixed::new(MAX_LINKS, Recorder::default())?,
             wants_space: false,
             gathering_since: 0,
             free_batches,

@@ -2,7 +2,7 @@
 
 //! The primary's session: what comes back. Acknowledgements release writers and free the log.
 
-use super::{error::SessionError, sender::Session, sync, worker::Worker};
+use super::{error::SessionError, sender::Session, worker::Worker};
 use crate::{
     event::{self, Code as Event, Severity},
     reason::Reason,
@@ -115,19 +115,26 @@ impl Worker {
         match s.sender.copies_durable(item).map_err(SessionError::wire)? {
             Copied::Nothing => {}
             Copied::Moved(cursor) => self.sync_moved(cursor, &s.volumes)?,
-            Copied::Over => {
-                let end = self.link.view.lock().syncs.running().and_then(|s| s.end);
-                sync::finished(&self.group, &self.link, end)?;
-                self.link.step(
-                    &self.group,
-                    state::Event::Synced,
-                    Reason::None,
-                    format_args!("the synchronisation ended, the secondary is consistent"),
-                );
-                let change = s.sender.sync_over(&mut self.group.inner.lock().node);
-                self.follow(&change);
-            }
+            Copied::Over => s.over = true,
         }
+        Ok(())
+    }
+
+    /// The peer said that it is consistent, and the superblock is to say so.
+    #[inline(never)]
+    pub(super) fn sync_over(&mut self, s: &mut Session) -> Result<(), SessionError> {
+        if !self.sync_is_over()? {
+            return Ok(());
+        }
+        s.over = false;
+        self.link.step(
+            &self.group,
+            state::Event::Synced,
+            Reason::None,
+            format_args!("the synchronisation ended, the secondary is consistent"),
+        );
+        let change = s.sender.sync_over(&mut self.group.inner.lock().node);
+        self.follow(&change);
         Ok(())
     }
 

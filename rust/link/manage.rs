@@ -180,6 +180,11 @@ impl Link {
         let written = {
             let _still = group.pause.hold();
             let written = group.update_superblock(|sb| -> Result<(), Error> {
+                let mut inner = group.inner.lock();
+                if let Some(recorder) = inner.recorder(self.id) {
+                    recorder.forget();
+                }
+                drop(inner);
                 durable::remove(sb, self.id);
                 Ok(())
             });

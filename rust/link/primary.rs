@@ -11,7 +11,7 @@ use super::{
     listener::Incoming,
     read_back,
     sender::Session,
-    sync::write_slot,
+    sync::{settle, write_slot},
     worker::Worker,
     Link,
 };
@@ -172,6 +172,7 @@ impl Worker {
         if matches!(self.rx.message(&header), Err(WireError::Field("role"))) {
             self.rx.comes_from(Role::Primary);
         }
+        settle(&self.group, &self.link)?;
         let facts = SuperblockInfo::of(&self.group)?;
         let decision = match self.rx.message(&header).map_err(SessionError::wire)? {
             Message::State(s) if s.head.role == Role::Primary => {
@@ -375,7 +376,7 @@ fn decide(
         }
     };
     match decision.first {
-        Some(First::Over) => super::sync::finished(group, link, None)?,
+        Some(First::Over) => super::sync::finished(group, link)?,
         Some(First::Forget) => write_slot(group, link, durable::sync_forgets)
             .map_err(|r| SessionError::own(Reason::LogFailed, r))?,
         None => {}

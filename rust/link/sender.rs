@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) sender: Sender,
     pub(super) volumes: KVec<Volume>,
     read: Option<Read>,
+    /// The peer is consistent, the superblock does not say so yet.
+    pub(super) over: bool,
     /// Whether the peer does anything.
     progress: Progress,
 }
@@ -66,6 +68,7 @@ impl Session {
             sender,
             volumes,
             read: None,
+            over: false,
             progress: Progress::default(),
         }
     }
@@ -85,6 +88,9 @@ impl Worker {
         loop {
             self.interrupted()?;
             self.take_acks(s)?;
+            if s.over {
+                self.sync_over(s)?;
+            }
             if s.sender.reading().is_some() {
                 self.region_read(s)?;
             }

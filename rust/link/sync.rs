@@ -3,8 +3,10 @@
 //! Synchronisation, as far as it outlives a session: what was asked for, how far it is, what is durable.
 //!
 //! A sync is wanted by a command, begins with the next session (which the command asks for), and may take
-//! several. The link's slot in the superblock says how far the peer's copies are durable; it is
-//! written now and then, and with it the applier stands still, so that no checkpoint writes an older slot.
+//! several. The link's slot in the superblock says how far the peer's copies are durable, and where it ends. While a session
+//! stands, the applier writes that (`replicate_core::node::durable::progress`): the link's thread waits for no disk.
+//! A command or a handshake that changes the slot writes it with the applier standing still, so that no checkpoint
+//! writes an older slot.
 
 use super::{error::SessionError, worker::Worker, Link};
 use crate::{
@@ -19,7 +21,10 @@ use replicate_core::{
     group::Volume,
     log::superblock::Superblock,
     node::{
-        durable::links::{self as durable, NoSlot},
+        durable::{
+            links::{self as durable, NoSlot},
+            progress::{Note, Recorder},
+        },
         links::LinkId,
         volumes::State as VolumeState,
         Role,
@@ -224,7 +229,7 @@ impl Worker {
         volumes: &[Volume],
     ) -> Result<(), SessionError> {
         let now = clock::monotonic_ns();
-        let sync = {
+        let note = {
             let mut v = self.link.view.lock();
             let Some(sync) = v.syncs.moved(cursor) else {
                 return Ok(());
@@ -235,33 +240,74 @@ impl Worker {
                 return Ok(());
             }
             job.saved_ns = now;
-            sync
+            moved(&sync)
         };
-        self.save(&sync)
+        self.with_recorder(|r| r.note(note))?;
+        self.group.apply_wake.notify();
+        Ok(())
     }
 
-    /// All copies were sent; the sync ends at `end`. Durable before the peer is told. `false`: it was stopped meanwhile, this
-    /// session ends.
+    /// All copies were sent; the sync ends at `end`. Durable before the peer is told. `false`: not yet, this thread is woken; or
+    /// it was stopped meanwhile, and this session ends.
     pub(super) fn sync_ends(&self, end: Seq) -> Result<bool, SessionError> {
         let sync = self.link.view.lock().syncs.ends(end);
-        match sync {
-            Some(sync) => self.save(&sync).map(|()| true),
-            None => Ok(false),
-        }
+        sync.map_or(Ok(false), |sync| self.is_durable(moved(&sync)))
     }
 
-    fn save(&self, sync: &Resync) -> Result<(), SessionError> {
-        write_slot(&self.group, &self.link, |sb, id| {
-            durable::sync_moved(sb, id, sync.at, sync.end)
-        })
-        .map_err(|r| SessionError::own(Reason::LogFailed, r))
+    /// The peer is consistent. `false`: the slot does not say so yet, this thread is woken.
+    pub(super) fn sync_is_over(&self) -> Result<bool, SessionError> {
+        if !self.is_durable(Note::Over)? {
+            return Ok(false);
+        }
+        let end = self.link.view.lock().syncs.running().and_then(|s| s.end);
+        tell_over(&self.group, &self.link, end);
+        Ok(true)
+    }
+
+    fn is_durable(&self, note: Note) -> Result<bool, SessionError> {
+        let durable = self.with_recorder(|r| r.is_durable(note))?;
+        if !durable {
+            self.group.apply_wake.notify();
+        }
+        Ok(durable)
+    }
+
+    fn with_recorder<R>(&self, f: impl FnOnce(&mut Recorder) -> R) -> Result<R, SessionError> {
+        let mut inner = self.group.inner.lock();
+        let recorder = inner.recorder(self.link.id);
+        recorder.map(f).ok_or_else(SessionError::no_memory)
     }
 }
 
-/// The peer is consistent: the sync is over.
-pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<(), SessionError> {
+fn moved(sync: &Resync) -> Note {
+    Note::Moved {
+        at: sync.at,
+        end: sync.end,
+    }
+}
+
+/// What a former session left to be written is durable when this returns. May sleep; no lock may be held.
+pub(super) fn settle(group: &Group, link: &Link) -> Result<(), SessionError> {
+    let waits = {
+        let mut inner = group.inner.lock();
+        inner.recorder(link.id).is_some_and(|r| r.waits().is_some())
+    };
+    if waits {
+        write_slot(group, link, |_, _| Ok(()))
+            .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
+    }
+    Ok(())
+}
+
+/// The peer says in the handshake that it is consistent: the sync is over.
+pub(super) fn finished(group: &Group, link: &Link) -> Result<(), SessionError> {
     write_slot(group, link, durable::sync_over)
         .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
+    tell_over(group, link, None);
+    Ok(())
+}
+
+fn tell_over(group: &Group, link: &Link, at: Option<Seq>) {
     link.forget_sync();
     let text = match at {
         Some(seq) => Refusal::new(
@@ -281,7 +327,6 @@ pub(super) fn finished(group: &Group, link: &Link, at: Option<Seq>) -> Result<()
         Reason::None,
         text.text(),
     );
-    Ok(())
 }
 
 /// The head and its chain, when nothing is under way and nothing can come: what `--assume-clean` declares.
@@ -330,8 +375,12 @@ fn put_slot(
     _still: &Still<'_>,
     change: impl FnOnce(&mut Superblock, LinkId) -> Result<(), NoSlot>,
 ) -> Result<(), Refusal> {
-    group.update_superblock(|sb| {
-        change(sb, link.id).map_err(|NoSlot| {
+    let id = link.id;
+    let before = group.update_superblock(|sb| {
+        let recorder = group.inner.lock().recorder(id).copied();
+        let before = recorder.unwrap_or_default().before(sb, id);
+        let changed = before.and_then(|before| change(sb, id).map(|()| before));
+        changed.map_err(|NoSlot| {
             Refusal::new(
                 ENOENT,
                 format_args!(
@@ -340,5 +389,9 @@ fn put_slot(
                 ),
             )
         })
-    })
+    })?;
+    if let Some(recorder) = group.inner.lock().recorder(id) {
+        recorder.changed(before);
+    }
+    Ok(())
 }

@@ -20,7 +20,8 @@
 //! | [`checkpoint::raise_horizon`] | no ring; before data writes above the horizon | applier |
 //! | [`adopt::resume`], [`adopt::restart`] | welcome received; before it is answered | link thread |
 //! | [`takeover::take_over`] | the log is durable up to T; before the volumes are writable | command |
-//! | [`links`] | `link add`, `del`, `set`; a synchronisation begins, moves, ends | command, link thread |
+//! | [`links`] | `link add`, `del`, `set`; a synchronisation begins | command, link thread |
+//! | [`progress`] | a synchronisation moves, ends | applier |
 //! | [`volumes`] | a volume is new, or its block size changed; before its first write | device-mapper |
 //!
 //! The explorer runs these functions on real bytes, with every cut before and after.
@@ -29,6 +30,7 @@ pub mod adopt;
 pub mod checkpoint;
 pub mod grow;
 pub mod links;
+pub mod progress;
 pub mod start;
 pub mod takeover;
 pub mod volumes;
