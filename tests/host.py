@@ -14,6 +14,8 @@ import time
 
 RUNNING = re.compile(r"^\s*(?:Running|Doc-tests) (\S+)(?: \((\S+)\))?")
 TEST = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)(?:, .*)?$")
+# What an explorer's run prints of itself.
+STATES = re.compile(r"^\S.* \d+ states +\d+ steps")
 WORDS = {"ok": "passed", "FAILED": "failed", "ignored": "skipped"}
 
 
@@ -46,6 +48,8 @@ def run(package: str, count: dict):
             verdict = WORDS[match[2]]
             count[verdict] += 1
             print(f"{verdict:8}{where}: {match[1]}", flush=True)
+        elif STATES.match(line):
+            print(f"        {line}", flush=True)
         elif line.startswith("note:") and "backtrace" not in line and "RUST_BACKTRACE" not in line:
             # A test's own figures, as how many states were seen.
             print(f"        {line}", flush=True)
