@@ -81,7 +81,7 @@ pub enum Why {
     /// Primary: where the sync ends.
     SyncEnds,
     /// Primary: a sync is over.
-    SyncOver,
+    SyncOver { by_handshake: bool },
     TakeOver(Seq),
 }
 

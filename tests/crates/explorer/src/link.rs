@@ -142,8 +142,7 @@ impl World {
     /// The sender's next message.
     pub fn send(&mut self, cfg: &Config) -> Step {
         let h = &mut self.hosts[P];
-        let busy = matches!(h.pending, Some((_, Why::SyncMoved | Why::SyncEnds)));
-        if busy || self.wires[0].len() >= cfg.queue.max(1) {
+        if self.wires[0].len() >= cfg.queue.max(1) {
             return Ok(false);
         }
         let volumes: Vec<Volume> = h.sb.volumes().collect();

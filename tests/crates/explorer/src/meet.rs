@@ -128,7 +128,7 @@ impl World {
                 Some((
                     _,
                     Why::SessionBegan(..)
-                        | Why::SyncOver
+                        | Why::SyncOver { .. }
                         | Why::SyncForgets
                         | Why::SyncMoved
                         | Why::SyncEnds
@@ -176,7 +176,7 @@ impl World {
                 First::Forget => durable::links::sync_forgets(sb, LINK),
             });
             let why = match first {
-                First::Over => Why::SyncOver,
+                First::Over => Why::SyncOver { by_handshake: true },
                 First::Forget => Why::SyncForgets,
             };
             h.pending = Some((sb.expect("the link has a slot"), why));
@@ -239,7 +239,9 @@ impl World {
             return Ok(false);
         }
         let sb = h.sb.edit(|sb| durable::links::sync_over(sb, LINK));
-        h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver));
+        h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver {
+            by_handshake: false,
+        }));
         h.on_mut().sync_over = false;
         Ok(true)
     }

@@ -286,6 +286,24 @@ pub fn mutation(rule: &str) -> Config {
             drops: 1,
             ..calm(ring("a session after another", vec![w(0), w(1)]))
         },
+        "PromisePins" => {
+            let mut c = Config {
+                give_up: true,
+                drops: 1,
+                checkpoints: 1,
+                ..calm(ring("a link that was given up", vec![w(0), w(1)]))
+            };
+            // Both are on the primary's volume and in its log, each in a batch of its own, when the link is given up and
+            // meets its peer again.
+            c.prefix = connected();
+            for _ in 0..2 {
+                c.prefix.push(Ev::App);
+                c.prefix.extend(logged(P));
+                c.prefix.push(Ev::Apply(P));
+            }
+            c.prefix.extend([Ev::GiveUp, Ev::Drop(S), Ev::Connect]);
+            c
+        }
         "SyncEndsAtCommit" => sync(ring("R4", vec![w(0)])),
         "ClosesIn" => calm(Config {
             mode: Mode::Received,

@@ -307,12 +307,7 @@ impl World {
         {
             all.push(Ev::GiveUp);
         }
-        // The link's thread does one thing after the other.
-        let busy = matches!(
-            self.hosts[P].pending,
-            Some((_, Why::SyncMoved | Why::SyncEnds | Why::SyncOver))
-        );
-        if self.ghost.asks > 0 && !starting && !busy && runs(P) {
+        if self.ghost.asks > 0 && !starting && runs(P) {
             all.push(Ev::Resync);
         }
         if cfg.withdraws

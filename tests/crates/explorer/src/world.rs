@@ -406,9 +406,13 @@ impl World {
                     sender.end_recorded();
                 }
             }
-            Why::SyncOver => {
+            Why::SyncOver { by_handshake } => {
                 self.ghost.declared = false;
                 let on = self.hosts[s].on_mut();
+                if !by_handshake && on.sender.is_none() {
+                    // Nobody waits for it any more: the next handshake finds out.
+                    return Ok(true);
+                }
                 on.syncs.over();
                 if let Some(sender) = &mut on.sender {
                     let change = sender.sync_over(&mut on.node);
@@ -447,7 +451,7 @@ impl World {
             | Why::SyncForgets
             | Why::SyncMoved
             | Why::SyncEnds
-            | Why::SyncOver => {
+            | Why::SyncOver { .. } => {
                 self.drop_session(cfg, s);
             }
             Why::Recovered | Why::Checkpoint(_) | Why::Horizon(..) | Why::TakeOver(_) => {}

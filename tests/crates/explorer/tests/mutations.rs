@@ -124,6 +124,7 @@ mutations! {
     welcome_forgets: WelcomeForgets,
     doubt_stops: DoubtStops,
     held_is_sent: HeldIsSent,
+    promise_pins: PromisePins,
     inbound_owner: InboundOwner,
     failed_takes_nothing: FailedTakesNothing,
     takeover_keeps_applied: TakeoverKeepsApplied,
