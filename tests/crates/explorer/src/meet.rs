@@ -71,7 +71,7 @@ impl Host {
     }
 
     /// Whether it may follow a primary.
-    fn may_follow(&self) -> bool {
+    pub fn may_follow(&self) -> bool {
         let node = &self.on().node;
         let volumes = node.volumes.iter().map(|(_, v)| v.state());
         may_follow(node, Phase::Active, volumes).is_ok()

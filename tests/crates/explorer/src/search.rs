@@ -336,9 +336,12 @@ impl World {
             // The primary of a welcome that is taken is about to enter the session.
             let awaited = self.welcome.as_ref().is_some_and(|w| w.ready.is_some());
             let alone = session(s).is_some() && session(s) != session(1 - s) && !awaited;
+            // A host that cannot keep what it would acknowledge ends its session.
+            let failed = s == S && session(s).is_some() && !self.hosts[s].may_follow();
             let asked = s == P && session(s).is_some() && self.hosts[P].on().syncs.is_asked();
             if alone
                 || asked
+                || failed
                 || (session(s).is_some() && !runs(s))
                 || (session(s).is_some() && self.ghost.drops > 0)
             {
