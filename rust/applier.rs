@@ -68,6 +68,8 @@ pub(crate) struct Applier {
     last_checkpoint_ns: u64,
     /// That the SRL lacks a copy of its superblock has been said.
     told_degraded: bool,
+    /// That the log cannot be read back has been said.
+    told_unread: bool,
     /// Room for a list of the attached volumes: the applier frees memory, so it asks for none.
     volumes: KVec<Arc<Volume>>,
 }
@@ -91,6 +93,7 @@ impl Applier {
             },
             last_checkpoint_ns: clock::monotonic_ns(),
             told_degraded: false,
+            told_unread: false,
             reserve: match group.srl.ring_bytes() {
                 Some(_) => PagePool::new(RESERVE_PAGES, RESERVE_PAGES, None)?,
                 None => PagePool::new(0, 0, None)?,

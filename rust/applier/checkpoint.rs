@@ -61,13 +61,16 @@ impl Applier {
         true
     }
 
-    /// Writes what links' slots are to say of their synchronisations; `true` when something was written.
+    /// Writes what links' slots are to say of their synchronisations, one superblock for each link; `true` when something was
+    /// written.
     pub(super) fn notes(&mut self) -> bool {
         let mut busy = false;
+        let mut from = 0;
         loop {
-            let Some((id, note)) = self.group.inner.lock().next_note() else {
+            let Some((id, note)) = self.group.inner.lock().next_note(from) else {
                 return busy;
             };
+            from = usize::from(id.0).saturating_add(1);
             let written = self.group.update_superblock(|sb| {
                 // Only if it waits still: the slot may be another link's by now.
                 let mut inner = self.group.inner.lock();

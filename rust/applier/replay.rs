@@ -11,6 +11,8 @@
 use super::Applier;
 use crate::{
     event::{self, Code, Severity},
+    reason::Reason,
+    refuse::Text,
     srl::{cursor::Cursor, reader::NoBatch},
     volume::Volume,
 };
@@ -63,17 +65,48 @@ impl Applier {
         };
         let done = self.logged_round(&mut cursor, from);
         self.loader = Some(cursor);
-        done.unwrap_or_else(|e| {
-            self.unreadable(from, e);
-            false
-        })
+        match done {
+            Ok(some) => {
+                self.tell_unread(false, from);
+                some
+            }
+            // It has all that it acknowledged, if its device can be read again: it stands still and tries.
+            Err(NoBatch::Io(_)) => {
+                self.tell_unread(true, from);
+                false
+            }
+            Err(e @ NoBatch::NotThere) => {
+                self.unreadable(from, error(e));
+                false
+            }
+        }
     }
 
-    fn logged_round(&mut self, cursor: &mut Cursor, from: Seq) -> Result<bool> {
+    /// Says once that the log cannot be read, and once that it can again.
+    fn tell_unread(&mut self, unread: bool, from: Seq) {
+        if core::mem::replace(&mut self.told_unread, unread) == unread {
+            return;
+        }
+        let group = &self.group;
+        if unread {
+            let text = Text::new(format_args!(
+                "SRL {}: record {from} cannot be read; the replica stands still and tries again: repair the device",
+                group.srl.path().to_str().unwrap_or("?")
+            ));
+            event::group(group, Code::SrlDegraded, Severity::Critical, text.as_str());
+            group.set_reason(Reason::SrlDegraded, text.as_str());
+        } else {
+            let text = "the log is read again";
+            event::group(group, Code::SrlDegraded, Severity::Info, text);
+            group.set_reason(Reason::None, "");
+        }
+    }
+
+    fn logged_round(&mut self, cursor: &mut Cursor, from: Seq) -> Result<bool, NoBatch> {
         let group = self.group.clone();
         cursor.set_group(group.identity().uuid);
         // The applier stands still while a history is adopted: what is read stays true until the round has ended.
-        cursor.seek(&group, from).map_err(error)?;
+        cursor.seek(&group, from)?;
         let read = || cursor.records().filter(move |(r, _)| r.seq >= from);
         let begun = {
             let mut inner = group.inner.lock();

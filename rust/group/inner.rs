@@ -146,13 +146,15 @@ impl Inner {
         self.recorders.as_mut().get_mut(usize::from(id.0))
     }
 
-    /// A note of a link that is to be written. A group that failed writes none: its superblock is in doubt.
-    pub(crate) fn next_note(&self) -> Option<(LinkId, Note)> {
+    /// A note that is to be written, of the first link from that slot on. A group that failed writes none: its superblock is in doubt.
+    pub(crate) fn next_note(&self, from: usize) -> Option<(LinkId, Note)> {
         if self.phase == Phase::Failed {
             return None;
         }
-        let mut recorders = (0..).zip(self.recorders.as_ref());
-        recorders.find_map(|(id, r)| Some((LinkId(id), r.waits()?)))
+        let recorders = (0..).zip(self.recorders.as_ref());
+        recorders
+            .skip(from)
+            .find_map(|(id, r)| Some((LinkId(id), r.waits()?)))
     }
 
     /// A log write may be used again.

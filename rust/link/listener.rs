@@ -215,6 +215,8 @@ struct Pending {
     buf: [u8; HELLO_BYTES],
     got: usize,
     step: Step,
+    /// The link that it named with a right MAC, or with a wrong one: both are of interest to whoever looks at that link.
+    named: Option<Name>,
 }
 
 impl Pending {
@@ -310,6 +312,7 @@ impl Acceptor {
             buf: [0; HELLO_BYTES],
             got: 0,
             step: Step::Hello,
+            named: None,
         };
         if let Ok(pending) = KBox::new(pending, GFP_KERNEL) {
             let i = self.pending.len();
@@ -355,11 +358,7 @@ impl Acceptor {
 
     fn reject(&mut self, i: usize, why: &'static str) {
         if let Ok(pending) = self.pending.remove(i) {
-            let named = match &pending.step {
-                Step::Hello => None,
-                Step::Proof(c) => Some(c.link),
-            };
-            self.tell_dropped(&pending.stream, pending.from, named, why);
+            self.tell_dropped(&pending.stream, pending.from, pending.named, why);
         }
     }
 
@@ -466,6 +465,7 @@ fn greet(pending: &mut Pending, shared: &Shared, repeated: impl Fn(&[u8]) -> boo
         return Turn::Bad("protocol version or host id not accepted");
     }
     if !eq_const_time(&them.mac, &hello::sign(&group, &them)) {
+        pending.named = Some(link.name);
         return wrong_secret(pending);
     }
     if repeated(&pending.buf) {
@@ -485,6 +485,7 @@ fn greet(pending: &mut Pending, shared: &Shared, repeated: impl Fn(&[u8]) -> boo
     if !send(pending, &ours) {
         return Turn::Bad("send timed out");
     }
+    pending.named = Some(link.name);
     pending.step = Step::Proof(challenge);
     Turn::Stays
 }

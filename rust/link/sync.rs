@@ -172,19 +172,23 @@ impl Link {
                 format_args!("sync: no synchronisation of link {name} is under way"),
             ));
         };
+        // The superblock that begins it may be on its way: then it has begun.
+        let still = group.pause.hold();
         let recorded = group
             .srl
             .read(|sb| sb.link(usize::from(self.id.0)).and_then(|l| l.sync));
         if stopped.fresh && recorded.is_ok_and(|s| s.is_none()) {
             // It has not begun, or its welcome is under way: the peer says what it is in the next session.
+            drop(still);
             self.restart();
             return Ok(());
         }
-        let written = write_slot(group, self, |sb, id| {
+        let written = put_slot(group, self, &still, |sb, id| {
             durable::needs_sync(sb, id)?;
             group.inner.lock().node.positions.set_needs_sync(id);
             Ok(())
         });
+        drop(still);
         // Also where that failed: the session has nothing to go on with.
         self.restart();
         written?;
@@ -265,11 +269,20 @@ impl Worker {
     }
 
     fn is_durable(&self, note: Note) -> Result<bool, SessionError> {
-        let durable = self.with_recorder(|r| r.is_durable(note))?;
-        if !durable {
-            self.group.apply_wake.notify();
+        if self.with_recorder(|r| r.is_durable(note))? {
+            return Ok(true);
         }
-        Ok(durable)
+        if self.group.inner.lock().phase == Phase::Failed {
+            return Err(SessionError::own(
+                Reason::LogFailed,
+                Refusal::new(
+                    EIO,
+                    format_args!("this host's superblock cannot be written, see its status"),
+                ),
+            ));
+        }
+        self.group.apply_wake.notify();
+        Ok(false)
     }
 
     fn with_recorder<R>(&self, f: impl FnOnce(&mut Recorder) -> R) -> Result<R, SessionError> {
@@ -286,7 +299,8 @@ fn moved(sync: &Resync) -> Note {
     }
 }
 
-/// What a former session left to be written is durable when this returns. May sleep; no lock may be held.
+/// What a former session left to be written is durable when this returns, and known to have been. May sleep; no lock may be
+/// held.
 pub(super) fn settle(group: &Group, link: &Link) -> Result<(), SessionError> {
     let waits = {
         let mut inner = group.inner.lock();
@@ -295,6 +309,15 @@ pub(super) fn settle(group: &Group, link: &Link) -> Result<(), SessionError> {
     if waits {
         write_slot(group, link, |_, _| Ok(()))
             .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
+    }
+    let recorded = group.srl.read(|sb| {
+        sb.link(usize::from(link.id.0))
+            .is_some_and(|l| l.sync.is_some())
+    });
+    let recorded = recorded.unwrap_or(true);
+    let over = link.view.lock().syncs.met(recorded);
+    if over {
+        tell_over(group, link, None);
     }
     Ok(())
 }

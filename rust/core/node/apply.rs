@@ -89,9 +89,20 @@ impl<M: Memory> Node<M> {
         limit
     }
 
+    /// Whether this replica failed: nothing of what it received is written any more.
+    ///
+    /// Trace without: the superblock that adopts B's history from 60 on cannot be written, but one of its copies is on the
+    /// device. 61 to 100 of the former primary, for which a volume stood still, are applied when the volume is resumed. The
+    /// next start finds that copy, cuts the log at 60, and calls volumes consistent that hold 100.
+    ///
+    /// A primary goes on: what completed is in its log alone, whatever its superblock says.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.role == Role::Secondary && self.has_failed()
+    }
+
     /// What the applier does next, if anything.
     pub fn plan_apply(&mut self) -> Option<Apply> {
-        if self.applier.round().is_some() || self.stands_still() {
+        if self.applier.round().is_some() || self.stands_still() || self.is_in_doubt() {
             return None;
         }
         let mut limit = self.apply_limit();

@@ -138,6 +138,9 @@ impl<M: Memory> Node<M> {
 
     /// Whether a checkpoint would free space, raise an acknowledgement or end a sync.
     pub fn checkpoint_useful(&self) -> bool {
+        if self.has_failed() {
+            return false;
+        }
         if self.copies.want_flush() || self.copies.ends_at(self.clean()) {
             return true;
         }

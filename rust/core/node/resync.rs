@@ -201,6 +201,7 @@ impl<M: Memory> Node<M> {
             || self.copies.writing.is_some()
             || self.copies.lost
             || self.stands_still()
+            || self.is_in_doubt()
         {
             return None;
         }

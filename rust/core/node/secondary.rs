@@ -556,6 +556,17 @@ mod tests {
         assert_eq!(node.retire(Seq(u64::MAX), true), Seq(17));
     }
 
+    /// See [`Node::is_in_doubt`].
+    #[test]
+    fn a_replica_that_failed_applies_nothing_more() {
+        let mut node = suspended();
+        node.fail();
+        assert!(node.volume_attached(VolumeId(0)));
+        apply(&mut node);
+        assert_eq!(node.applier.applied(), Seq(1));
+        assert!(!node.checkpoint_useful());
+    }
+
     #[test]
     fn a_history_may_be_cut_below_what_memory_dropped() {
         let mut node = suspended();

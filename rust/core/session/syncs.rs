@@ -108,6 +108,12 @@ impl Syncs {
         Some(*runs)
     }
 
+    /// A handshake begins; `recorded`: whether the link's slot records a synchronisation. Returns whether the one that ran is
+    /// over: its session ended before the superblock said so, and nobody was there to hear it.
+    pub fn met(&mut self, recorded: bool) -> bool {
+        !recorded && self.runs.take_if(|r| !r.fresh).is_some()
+    }
+
     /// The one that ran is over, or was given up.
     pub fn over(&mut self) {
         self.runs = None;
@@ -186,6 +192,16 @@ mod tests {
         assert!(s.withdraw(asked));
         let anew = s.wanted().map(|r| (r.number, r.fresh, r.at));
         assert_eq!(anew, Some((1, true, (FIRST, Sector(0)))));
+    }
+
+    #[test]
+    fn one_whose_end_nobody_heard_of_is_over() {
+        let mut s = Syncs::default();
+        s.ask(Kind::Full, false, FIRST);
+        assert!(!s.met(false) && s.is_asked());
+        s.began(&decision(s.wanted()));
+        assert!(!s.met(true) && s.running().is_some());
+        assert!(s.met(false) && s.wanted().is_none());
     }
 
     #[test]

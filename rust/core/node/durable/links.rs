@@ -175,11 +175,13 @@ pub fn sync_forgets(sb: &mut Superblock, id: LinkId) -> Changed {
 
 /// The peer said that it is consistent, durably: the synchronisation is over.
 ///
-/// *A cut before:* the next handshake finds a consistent peer, and the end in the slot.
+/// *A cut before:* the next handshake finds a consistent peer, and the end in the slot. A slot without a synchronisation stays
+/// as it is: the link may have been given up meanwhile, and the log that it needs freed.
 pub fn sync_over(sb: &mut Superblock, id: LinkId) -> Changed {
     edit(sb, id, |_, link| {
-        link.state = LinkState::Normal;
-        link.sync = None;
+        if link.sync.take().is_some() {
+            link.state = LinkState::Normal;
+        }
     })
 }
 

@@ -81,7 +81,9 @@ pub enum Why {
     /// Primary: where the sync ends.
     SyncEnds,
     /// Primary: a sync is over.
-    SyncOver { by_handshake: bool },
+    SyncOver {
+        by_handshake: bool,
+    },
     TakeOver(Seq),
 }
 

@@ -141,6 +141,9 @@ impl World {
 
     /// The primary decides about the secondary, and welcomes it.
     pub fn connect(&mut self, cfg: &Config) -> Step {
+        let h = &mut self.hosts[P];
+        let slot = h.sb.link(usize::from(LINK.0));
+        h.on_mut().syncs.met(slot.is_some_and(|l| l.sync.is_some()));
         let decision = match self.decide(cfg, self.hosts[P].on().syncs.wanted()) {
             // An administrator asks for it.
             Err(Refusal::NeedsSync(_)) if cfg.sync || cfg.give_up => {
@@ -239,9 +242,12 @@ impl World {
             return Ok(false);
         }
         let sb = h.sb.edit(|sb| durable::links::sync_over(sb, LINK));
-        h.pending = Some((sb.expect("the link has a slot"), Why::SyncOver {
-            by_handshake: false,
-        }));
+        h.pending = Some((
+            sb.expect("the link has a slot"),
+            Why::SyncOver {
+                by_handshake: false,
+            },
+        ));
         h.on_mut().sync_over = false;
         Ok(true)
     }
