@@ -142,8 +142,8 @@ impl World {
     /// The primary decides about the secondary, and welcomes it.
     pub fn connect(&mut self, cfg: &Config) -> Step {
         let h = &mut self.hosts[P];
-        let slot = h.sb.link(usize::from(LINK.0));
-        h.on_mut().syncs.met(slot.is_some_and(|l| l.sync.is_some()));
+        let recorded = h.sb.link_sync().is_some();
+        h.on_mut().syncs.met(recorded);
         let decision = match self.decide(cfg, self.hosts[P].on().syncs.wanted()) {
             // An administrator asks for it.
             Err(Refusal::NeedsSync(_)) if cfg.sync || cfg.give_up => {
