@@ -2,8 +2,8 @@
 
 //! The applier: one thread per group for everything below the commit point.
 //!
-//! Each turn: load records for replay, write one round to the data volumes (of records in memory, or in the log), write region copies whose turn
-//! has come, checkpoint when due. It waits for its own I/O, which nobody else does, so it is also the only
+//! Each turn: load records for replay, write one round to the data volumes (of records in memory, or in the log), write
+//! region copies whose turn has come, checkpoint when due. It waits for its own I/O, which nobody else does, so it is also the only
 //! one that writes superblocks while the group runs (commands that must write one pause it first).
 //!
 //! Which volumes a round writes to, which are brought up from the log, and what a failed device means for them is

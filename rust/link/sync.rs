@@ -277,7 +277,10 @@ impl Worker {
                 Reason::LogFailed,
                 Refusal::new(
                     EIO,
-                    format_args!("this host's superblock cannot be written, see its status"),
+                    format_args!(
+                        "group {} has failed and writes no superblock, see 'dmrepl status'",
+                        self.group.name.as_str()
+                    ),
                 ),
             ));
         }
@@ -310,12 +313,8 @@ pub(super) fn settle(group: &Group, link: &Link) -> Result<(), SessionError> {
         write_slot(group, link, |_, _| Ok(()))
             .map_err(|r| SessionError::own(Reason::LogFailed, r))?;
     }
-    let recorded = group.srl.read(|sb| {
-        sb.link(usize::from(link.id.0))
-            .is_some_and(|l| l.sync.is_some())
-    });
-    let recorded = recorded.unwrap_or(true);
-    let over = link.view.lock().syncs.met(recorded);
+    let over = group.srl.read(|sb| durable::is_over(sb, link.id));
+    let over = link.view.lock().syncs.met(over.unwrap_or(false));
     if over {
         tell_over(group, link, None);
     }

@@ -108,10 +108,10 @@ impl Syncs {
         Some(*runs)
     }
 
-    /// A handshake begins; `recorded`: whether the link's slot records a synchronisation. Returns whether the one that ran is
-    /// over: its session ended before the superblock said so, and nobody was there to hear it.
-    pub fn met(&mut self, recorded: bool) -> bool {
-        !recorded && self.runs.take_if(|r| !r.fresh).is_some()
+    /// A handshake begins; `over`: whether the link's slot [says so](crate::node::durable::links::is_over). Returns whether the
+    /// one that ran is over: its session ended before the superblock said it, and nobody was there to hear it.
+    pub fn met(&mut self, over: bool) -> bool {
+        over && self.runs.take_if(|r| !r.fresh).is_some()
     }
 
     /// The one that ran is over, or was given up.
@@ -198,10 +198,10 @@ mod tests {
     fn one_whose_end_nobody_heard_of_is_over() {
         let mut s = Syncs::default();
         s.ask(Kind::Full, false, FIRST);
-        assert!(!s.met(false) && s.is_asked());
+        assert!(!s.met(true) && s.is_asked());
         s.began(&decision(s.wanted()));
-        assert!(!s.met(true) && s.running().is_some());
-        assert!(s.met(false) && s.wanted().is_none());
+        assert!(!s.met(false) && s.running().is_some());
+        assert!(s.met(true) && s.wanted().is_none());
     }
 
     #[test]

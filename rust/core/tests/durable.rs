@@ -524,4 +524,15 @@ fn a_checkpoint_ends_no_synchronisation() {
     };
     durable::links::sync_began(h.sb(), id, HostId([9; 16]), Chain(0), sync).unwrap();
     assert_eq!(checkpoint(&mut h, &mut node), (LinkState::Syncing, true));
+    // It is given up, and its log freed, while a note that it is over waits: the note changes nothing.
+    assert!(!durable::links::is_over(h.sb(), id));
+    node.positions.set_needs_sync(id);
+    assert_eq!(checkpoint(&mut h, &mut node), (LinkState::NeedsSync, false));
+    durable::progress::Note::Over.write(h.sb(), id).unwrap();
+    assert_eq!(h.sb().link(0).unwrap().state, LinkState::NeedsSync);
+    assert!(!durable::links::is_over(h.sb(), id));
+    // Where it runs, it is over.
+    durable::links::sync_began(h.sb(), id, HostId([9; 16]), Chain(0), sync).unwrap();
+    durable::progress::Note::Over.write(h.sb(), id).unwrap();
+    assert!(durable::links::is_over(h.sb(), id));
 }

@@ -185,6 +185,13 @@ pub fn sync_over(sb: &mut Superblock, id: LinkId) -> Changed {
     })
 }
 
+/// Whether the slot says that a synchronisation is over. One that was given up or stopped is not: the link needs another.
+#[must_use]
+pub fn is_over(sb: &Superblock, id: LinkId) -> bool {
+    sb.link(usize::from(id.0))
+        .is_some_and(|l| l.sync.is_none() && l.state == LinkState::Normal)
+}
+
 /// The synchronisation was stopped: the peer stays inconsistent, and the log keeps nothing for it.
 ///
 /// *Must be durable before* the log that it needs is freed.

@@ -142,8 +142,8 @@ impl World {
     /// The primary decides about the secondary, and welcomes it.
     pub fn connect(&mut self, cfg: &Config) -> Step {
         let h = &mut self.hosts[P];
-        let recorded = h.sb.link_sync().is_some();
-        h.on_mut().syncs.met(recorded);
+        let over = durable::links::is_over(h.sb.bytes(), LINK);
+        h.on_mut().syncs.met(over);
         let decision = match self.decide(cfg, self.hosts[P].on().syncs.wanted()) {
             // An administrator asks for it.
             Err(Refusal::NeedsSync(_)) if cfg.sync || cfg.give_up => {
